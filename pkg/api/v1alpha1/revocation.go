@@ -1,0 +1,30 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Revocation puts exactly one thing on the deny-list. Written as a manifest it
+// is taken into the state at load; deleting the manifest lifts nothing.
+type Revocation struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              RevocationSpec `json:"spec"`
+}
+
+// RevocationSpec names one target; exactly one of the fields up to Cluster is set.
+type RevocationSpec struct {
+	User        string `json:"user,omitempty"`        // username, no prefix
+	Group       string `json:"group,omitempty"`       // issuer's group
+	Device      string `json:"device,omitempty"`      // device id
+	Certificate string `json:"certificate,omitempty"` // serial, lower-case hex
+	Session     string `json:"session,omitempty"`     // SID
+	Role        string `json:"role,omitempty"`        // AccessRole
+	Cluster     string `json:"cluster,omitempty"`     // TargetCluster
+
+	// Reason is shown to the people it concerns.
+	Reason string `json:"reason,omitempty"`
+	// At is when it took effect; set at load when empty. What was issued
+	// before At to a revoked user is dead; certificates and sessions stay dead.
+	At metav1.Time `json:"at,omitempty"`
+	// By is who revoked; set by the gateway.
+	By string `json:"by,omitempty"`
+}
