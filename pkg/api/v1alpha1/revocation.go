@@ -7,10 +7,13 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 type Revocation struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
-	Spec              RevocationSpec `json:"spec"`
+	Spec              RevocationSpec   `json:"spec"`
+	Status            RevocationStatus `json:"status,omitempty"`
 }
 
 // RevocationSpec names one target; exactly one of the fields up to Cluster is set.
+// With Session, Roles may name those that are taken from it; without Roles the
+// session has ended.
 type RevocationSpec struct {
 	User        string `json:"user,omitempty"`        // username, no prefix
 	Group       string `json:"group,omitempty"`       // issuer's group
@@ -20,6 +23,10 @@ type RevocationSpec struct {
 	Role        string `json:"role,omitempty"`        // AccessRole
 	Cluster     string `json:"cluster,omitempty"`     // TargetCluster
 
+	// Roles taken from Session: only tokens older than this revocation lose
+	// them. Set by the gateway (SessionChange).
+	Roles []string `json:"roles,omitempty"`
+
 	// Reason is shown to the people it concerns.
 	Reason string `json:"reason,omitempty"`
 	// At is when it took effect; set at load when empty. What was issued
@@ -27,4 +34,10 @@ type RevocationSpec struct {
 	At metav1.Time `json:"at,omitempty"`
 	// By is who revoked; set by the gateway.
 	By string `json:"by,omitempty"`
+}
+
+// RevocationStatus is set by the gateway and refused in a manifest.
+type RevocationStatus struct {
+	// Epoch from which on the revocation holds, GENERATION.SEQUENCE.
+	Epoch string `json:"epoch,omitempty"`
 }
