@@ -1,0 +1,106 @@
+package authn
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// Kind says whose word an identity is.
+type Kind int
+
+const (
+	// Control is an access token of our own: bound to a device key, with roles.
+	Control Kind = iota + 1
+	// Further is a token of another issuer: a plain bearer of tier none.
+	Further
+)
+
+// Identity is a verified person or machine. It is shared between requests and
+// never changed.
+type Identity struct {
+	Kind Kind
+	// User holds issuer, subject and the name without zt's prefix. For a
+	// further issuer the name is the mapped one, with that issuer's prefix.
+	User wire.User
+	// Name is what Kubernetes will see.
+	Name string
+	// Groups are the mapped groups of a further issuer. They feed roles and
+	// never go to Kubernetes.
+	Groups []string
+	// GroupsElsewhere says that the token only names a place to ask for groups
+	// (OpenID Connect Core 5.6.2). Nobody asks there, so Groups is empty.
+	GroupsElsewhere bool
+	UID             string
+	Extra           map[string][]string
+
+	Issued  time.Time
+	Expires time.Time
+
+	// The rest is set for Kind Control only.
+	Session wire.SessionID
+	Key     wire.Thumbprint // cnf.jkt
+	Roles   []wire.Role
+	Device  wire.Device
+	Epoch   wire.Epoch
+}
+
+// An Authenticator verifies one token. It never returns both nil; a refusal's
+// text holds nothing of the token.
+type Authenticator interface {
+	Authenticate(ctx context.Context, token string) (*Identity, *wire.Refusal)
+}
+
+// nameLimit is the longest user name, group or extra value, in bytes.
+const nameLimit = 256
+
+// reserved says why name must not become a user or group in Kubernetes; empty
+// when it may. prefixes are zt's own.
+func reserved(name string, prefixes ...string) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case len(name) > nameLimit:
+		return "is longer than 256 bytes"
+	case strings.HasPrefix(strings.ToLower(name), "system:"):
+		return "begins with system:, which is Kubernetes' own"
+	case !headerSafe(name):
+		return "holds characters that a header cannot carry"
+	}
+	for _, p := range prefixes {
+		if p != "" && strings.HasPrefix(name, p) {
+			return "begins with " + p + ", which is zt's own"
+		}
+	}
+	return ""
+}
+
+// headerSafe reports whether s reaches the API server byte for byte as a header
+// value: valid UTF-8, only printable characters, no space at either end (which
+// parsers trim).
+func headerSafe(s string) bool {
+	if !utf8.ValidString(s) || strings.TrimSpace(s) != s {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+func refuseReserved(what, why string) *wire.Refusal {
+	return wire.Refuse(wire.ReasonReservedIdentity, "ask your administrator to map another claim",
+		"the %s that the token maps to %s", what, why)
+}
+
+// invalid is the answer to everything that is not genuine. The text is the
+// same for all causes towards the client, what differs goes to the audit.
+func invalid(format string, args ...any) *wire.Refusal {
+	return wire.Refuse(wire.ReasonTokenInvalid, "kubectl zt login", "the token is not valid here: "+format, args...)
+}
