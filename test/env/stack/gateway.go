@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -126,4 +127,54 @@ func (s *Stack) Admin(ctx context.Context, path string) (int, string, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	return resp.StatusCode, string(body), err
+}
+
+// Reload makes the gateway load its configuration now and waits until it has
+// tried to, whatever came of it.
+func (s *Stack) Reload(ctx context.Context) error {
+	before, err := s.reloads(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.Gateway.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now, err := s.reloads(ctx)
+		if err != nil {
+			return err
+		}
+		if now > before {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the gateway did not reload:\n%s", tail(s.Gateway.Logs()))
+		case <-tick.C:
+		}
+	}
+}
+
+// reloads counts reloads, good and bad, by the gateway's own metric.
+func (s *Stack) reloads(ctx context.Context) (float64, error) {
+	_, text, err := s.Admin(ctx, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	var sum float64
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "reloads_total{") && strings.Contains(line, `source="objects"`) {
+			fields := strings.Fields(line)
+			n, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+			if err != nil {
+				return 0, fmt.Errorf("read %q: %w", line, err)
+			}
+			sum += n
+		}
+	}
+	return sum, nil
 }

@@ -3,6 +3,7 @@ package stack
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -227,4 +228,30 @@ func (l *Laptop) Close() {
 		_ = l.fifo.Close()
 		l.pages.Wait()
 	})
+}
+
+// DeviceID is the id of this laptop's device, as `kubectl zt device status` says.
+func (l *Laptop) DeviceID(ctx context.Context) (string, error) {
+	res := l.ZT(ctx, "device", "status", "-o", "json")
+	var status struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal([]byte(res.Stdout), &status); err != nil || status.ID == "" {
+		return "", fmt.Errorf("kubectl zt device status: %v", res)
+	}
+	return status.ID, nil
+}
+
+// ApproveDevice writes the administrator's manifest for this laptop: corporate
+// and approved. It returns when the gateway has loaded it.
+func (l *Laptop) ApproveDevice(ctx context.Context) error {
+	id, err := l.DeviceID(ctx)
+	if err != nil {
+		return err
+	}
+	manifest := fmt.Sprintf("apiVersion: kube-zt.io/v1alpha1\nkind: Device\nmetadata:\n  name: %s\nspec:\n  ownership: corporate\n  approved: true\n", id)
+	if err := l.stack.WriteManifest("device-"+id+".yaml", manifest); err != nil {
+		return err
+	}
+	return l.stack.Reload(ctx)
 }

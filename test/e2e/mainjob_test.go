@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kube-zt/zt/test/env/stack"
+)
+
+// The two-device example, word for word: an employee on a personal device reads
+// pods in the namespace default and nothing else; an administrator on a corporate
+// device may do everything.
+func TestTwoDeviceExample(t *testing.T) {
+	s := world(t)
+	alice := connected(t, s, "alice")
+
+	if res := alice.Kubectl(t.Context(), "get", "pods"); res.Code != 0 {
+		t.Errorf("alice gets pods: %v", res)
+	}
+	res := alice.Kubectl(t.Context(), "get", "services")
+	if res.Code != 1 {
+		t.Errorf("alice gets services: want exit 1, got %v", res)
+	}
+	wantIn(t, res.Stderr, `Error from server (Forbidden): services is forbidden: User "zt:alice@example.com" cannot list resource "services" in API group "" in the namespace "default"`)
+
+	carol := admin(t, s)
+	for _, args := range [][]string{{"get", "services"}, {"get", "nodes"}, {"get", "pods", "-A"}} {
+		if res := carol.Kubectl(t.Context(), args...); res.Code != 0 {
+			t.Errorf("carol %v: %v", args, res)
+		}
+	}
+}
+
+// Kubernetes sees the person and the roles, not the gateway.
+func TestWhoAmI(t *testing.T) {
+	s := world(t)
+	carol := admin(t, s)
+	res := carol.Kubectl(t.Context(), "auth", "whoami", "-o", "json")
+	if res.Code != 0 {
+		t.Fatalf("whoami: %v", res)
+	}
+	for _, want := range []string{`"zt:carol@example.com"`, `"zt:all-admins-corporate-device"`, `"kube-zt.io/device"`, `"kube-zt.io/session"`, `"kube-zt.io/client-ip"`} {
+		wantIn(t, res.Stdout, want)
+	}
+	for _, no := range []string{"zt-impersonate", "system:masters"} {
+		if strings.Contains(res.Stdout, no) {
+			t.Errorf("%s reached the cluster: %s", no, res.Stdout)
+		}
+	}
+}
+
+// Older kubectls work as the newest does.
+func TestOldKubectls(t *testing.T) {
+	s := world(t)
+	alice := connected(t, s, "alice")
+	for _, kubectl := range []string{"kubectl-1.27", "kubectl-1.32", "kubectl"} {
+		t.Run(kubectl, func(t *testing.T) {
+			if res := alice.Run(t.Context(), kubectl, "get", "pods"); res.Code != 0 {
+				t.Errorf("get pods: %v", res)
+			}
+			res := alice.Run(t.Context(), kubectl, "get", "services")
+			wantIn(t, res.Stderr, "services is forbidden")
+		})
+	}
+}
+
+// A device that nobody approved holds no administrator's role, whoever logs in,
+// and the refusal says what to do.
+func TestUnapprovedDevice(t *testing.T) {
+	s := world(t)
+	carol := laptop(t, s, "carol")
+	if err := carol.Login(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	res := carol.ZT(t.Context(), "connect", stack.Cluster)
+	if res.Code == 0 {
+		t.Fatalf("connected from an unapproved device: %v", res)
+	}
+	wantIn(t, res.Stderr, "hint:")
+	if _, err := os.Stat(carol.Kubeconfig); err == nil {
+		t.Error("a kubeconfig was written all the same")
+	}
+}
+
+// What lies on a laptop is of no use on another one (F59).
+func TestStolenFiles(t *testing.T) {
+	s := world(t)
+	alice := connected(t, s, "alice")
+	if res := alice.Kubectl(t.Context(), "get", "pods"); res.Code != 0 {
+		t.Fatalf("alice: %v", res)
+	}
+	thief := laptop(t, s, "")
+	for _, dir := range []string{".kube", ".config"} {
+		if err := os.CopyFS(filepath.Join(thief.Home, dir), os.DirFS(filepath.Join(alice.Home, dir))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chmodTree(t, thief.Home)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	// The thief's kubeconfig still names alice's port, which on another machine
+	// is closed. Here it is open, so his own agent must be what he talks to.
+	if res := thief.ZT(ctx, "clusters"); res.Code == 0 {
+		t.Errorf("the thief is logged in: %v", res)
+	}
+}
+
+func chmodTree(t *testing.T, root string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.Type()&os.ModeSymlink != 0 || d.Type()&os.ModeNamedPipe != 0 {
+			return err
+		}
+		if d.IsDir() {
+			return os.Chmod(path, 0o700)
+		}
+		if filepath.Base(path) == "browser" {
+			return nil
+		}
+		return os.Chmod(path, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The person's own kubeconfig is not touched, and both may be used together.
+func TestOwnKubeconfigUntouched(t *testing.T) {
+	s := world(t)
+	l := laptop(t, s, "alice")
+	mine := filepath.Join(l.Home, ".kube", "config")
+	if err := os.MkdirAll(filepath.Dir(mine), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(s.ControlPlane.AdminKubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mine, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.Env = []string{"KUBECONFIG=" + l.Kubeconfig + ":" + mine}
+	if err := l.Connect(t.Context(), stack.Cluster); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(after) != string(before) {
+		t.Error("~/.kube/config was changed")
+	}
+	if info, err := os.Stat(l.Kubeconfig); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("~/.kube/zt: %v, %v", info, err)
+	}
+	res := l.Kubectl(t.Context(), "config", "get-contexts", "-o", "name")
+	wantIn(t, res.Stdout, stack.Cluster+"\n")
+	if res := l.Kubectl(t.Context(), "--context", stack.Cluster, "get", "pods"); res.Code != 0 {
+		t.Errorf("get pods by both files: %v", res)
+	}
+}
