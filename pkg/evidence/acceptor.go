@@ -79,9 +79,12 @@ func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*tls.Conn, *Peer,
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
-	if err != nil || secure == nil {
+	if err != nil {
 		conn.Close()
-		return nil, peer, err
+		return nil, nil, err
+	}
+	if secure == nil {
+		conn.Close()
 	}
 	return secure, peer, nil
 }
