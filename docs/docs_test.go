@@ -1,0 +1,83 @@
+// Package docs holds no code: its tests hold the documents against what they
+// describe.
+package docs
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+)
+
+// TestConfigurationTable demands a table row for every field that a person can
+// set, and no row for one that he cannot.
+func TestConfigurationTable(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, fields := range map[string][]string{
+		"GatewayConfiguration": paths(reflect.TypeFor[v1alpha1.GatewayConfiguration](), ""),
+		"TargetCluster":        paths(reflect.TypeFor[v1alpha1.TargetClusterSpec](), "spec."),
+		"AccessRole":           paths(reflect.TypeFor[v1alpha1.AccessRoleSpec](), "spec."),
+		"AccessPolicy":         paths(reflect.TypeFor[v1alpha1.AccessPolicySpec](), "spec."),
+		"Device":               paths(reflect.TypeFor[v1alpha1.DeviceSpec](), "spec."),
+		"Revocation":           paths(reflect.TypeFor[v1alpha1.RevocationSpec](), "spec."),
+	} {
+		documented := rows(section(string(text), "## "+kind))
+		for _, field := range fields {
+			if !documented[field] {
+				t.Errorf("%s: %s has no row in configuration.md", kind, field)
+			}
+			delete(documented, field)
+		}
+		for field := range documented {
+			t.Errorf("%s: configuration.md has a row for %s, which does not exist", kind, field)
+		}
+	}
+}
+
+// paths are the dotted names of the leaves that YAML may hold.
+func paths(typ reflect.Type, prefix string) []string {
+	var all []string
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name == "" {
+			continue // the type's own apiVersion and kind
+		}
+		ft := field.Type
+		if ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
+		switch {
+		case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct:
+			all = append(all, paths(ft.Elem(), prefix+name+"[].")...)
+		case ft.Kind() == reflect.Struct && ft.PkgPath() == reflect.TypeFor[v1alpha1.TargetCluster]().PkgPath():
+			all = append(all, paths(ft, prefix+name+".")...)
+		default:
+			all = append(all, prefix+name)
+		}
+	}
+	return all
+}
+
+func section(text, heading string) string {
+	_, after, _ := strings.Cut(text, heading+"\n")
+	body, _, _ := strings.Cut(after, "\n## ")
+	return body
+}
+
+func rows(section string) map[string]bool {
+	found := map[string]bool{}
+	for line := range strings.Lines(section) {
+		if rest, ok := strings.CutPrefix(line, "| `"); ok {
+			name, _, _ := strings.Cut(rest, "`")
+			found[name] = true
+		}
+	}
+	return found
+}
