@@ -2,32 +2,325 @@ package authn
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
 
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/plugin/pkg/authenticator/token/oidc"
+
+	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-// FurtherIssuers verifies tokens of the issuers in an AuthenticationConfiguration.
-type FurtherIssuers struct{}
-
 // FurtherOptions are what the configuration must agree with.
 type FurtherOptions struct {
-	// LoginClientID must not be an audience of any further issuer.
+	// LoginClientID is the login client's audience at the identity provider. A
+	// further issuer that accepts it is an error: an ID token caught at a login
+	// would open the API without a device.
 	LoginClientID string
-	// ControlIssuer is "iss" of control's tokens: no further issuer may be it.
+	// ControlIssuer is the "iss" of control's tokens, which nobody else may use.
 	ControlIssuer string
 	// UsernamePrefix is zt's own: no mapped name may begin with it.
 	UsernamePrefix string
+
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+	// Fetched is told of every fetch of keys; may be nil.
+	Fetched func(issuer wire.Issuer, at time.Time, err error)
+	// Checked is told "hit", "ok" or "refused"; may be nil.
+	Checked func(result string)
+	// Transport replaces the way to the issuers in tests.
+	Transport http.RoundTripper
 }
 
-// NewFurtherIssuers reads an AuthenticationConfiguration strictly.
-func NewFurtherIssuers(config []byte, o FurtherOptions) (*FurtherIssuers, error) {
-	return &FurtherIssuers{}, nil
+// FurtherIssuers verifies tokens of the issuers in an AuthenticationConfiguration.
+// It is shared by all clusters.
+type FurtherIssuers struct {
+	o       FurtherOptions
+	issuers map[string]*furtherIssuer
+	cache   *cache
 }
 
-// Run refreshes keys until ctx ends.
-func (f *FurtherIssuers) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+type furtherIssuer struct {
+	config   apiserver.JWTAuthenticator
+	keys     *keySet
+	delegate oidc.AuthenticatorTokenWithHealthCheck
+}
+
+// NewFurtherIssuers reads an AuthenticationConfiguration
+// (apiserver.config.k8s.io/v1) strictly. It fetches nothing and starts nothing:
+// keys are fetched when the first token comes, and by Run. lifetime bounds the
+// use of the result.
+func NewFurtherIssuers(lifetime context.Context, config []byte, o FurtherOptions) (*FurtherIssuers, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Fetched == nil {
+		o.Fetched = func(wire.Issuer, time.Time, error) {}
+	}
+	if o.Checked == nil {
+		o.Checked = func(string) {}
+	}
+	compiler := authenticationcel.NewDefaultCompiler()
+	authenticators, err := decode(config, compiler, o)
+	if err != nil {
+		return nil, err
+	}
+	f := &FurtherIssuers{o: o, issuers: map[string]*furtherIssuer{}, cache: newCache(o.Now)}
+	for _, a := range authenticators {
+		issuer, err := newFurtherIssuer(lifetime, a, compiler, o)
+		if err != nil {
+			return nil, fmt.Errorf("issuer %q: %w", a.Issuer.URL, err)
+		}
+		f.issuers[a.Issuer.URL] = issuer
+	}
+	return f, nil
+}
+
+func newFurtherIssuer(lifetime context.Context, a apiserver.JWTAuthenticator, compiler authenticationcel.Compiler, o FurtherOptions) (*furtherIssuer, error) {
+	transport := o.Transport
+	if transport == nil {
+		var roots *x509.CertPool
+		if pem := a.Issuer.CertificateAuthority; pem != "" {
+			roots = x509.NewCertPool()
+			if !roots.AppendCertsFromPEM([]byte(pem)) {
+				return nil, errors.New("certificateAuthority holds no certificate")
+			}
+		}
+		transport = &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			TLSClientConfig:     trust.IssuerClient(roots),
+			TLSHandshakeTimeout: fetchTimeout,
+			IdleConnTimeout:     time.Minute,
+			MaxIdleConns:        2,
+			ForceAttemptHTTP2:   true,
+		}
+	}
+	discovery := a.Issuer.DiscoveryURL
+	if discovery == "" {
+		discovery = strings.TrimSuffix(a.Issuer.URL, "/") + "/.well-known/openid-configuration"
+	}
+	keys := &keySet{
+		issuer:    wire.Issuer(a.Issuer.URL),
+		discovery: discovery,
+		client: &http.Client{
+			Transport: transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error {
+				return errors.New("redirects are not followed")
+			},
+		},
+		now:        o.Now,
+		fetched:    o.Fetched,
+		algorithms: algorithms,
+	}
+	// A key set of our own excludes the discovery URL, which is ours to follow.
+	config := a
+	config.Issuer.DiscoveryURL = ""
+	delegate, err := oidc.New(lifetime, oidc.Options{
+		JWTAuthenticator:     config,
+		KeySet:               keys,
+		Client:               &http.Client{Transport: nowhere{}},
+		Compiler:             compiler,
+		SupportedSigningAlgs: oidc.AllValidSigningAlgorithms(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &furtherIssuer{config: a, keys: keys, delegate: delegate}, nil
+}
+
+// nowhere is the delegate's way out: there is none. It would be taken for
+// distributed claims, whose address comes out of the token.
+type nowhere struct{}
+
+func (nowhere) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("no address out of a token is ever called")
+}
+
+// Issuers lists the accepted issuers.
+func (f *FurtherIssuers) Issuers() []wire.Issuer {
+	var list []wire.Issuer
+	for issuer := range f.issuers {
+		list = append(list, wire.Issuer(issuer))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// ExtraKeys are the extra keys that claims are mapped to, for the rights of the
+// gateway's own account.
+func (f *FurtherIssuers) ExtraKeys() []string {
+	var keys []string
+	for _, issuer := range f.issuers {
+		for _, extra := range issuer.config.ClaimMappings.Extra {
+			keys = append(keys, extra.Key)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// Run fetches keys ahead of need, until ctx ends.
+func (f *FurtherIssuers) Run(ctx context.Context) error {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for {
+		for _, issuer := range f.issuers {
+			if issuer.keys.stale() {
+				issuer.keys.refresh(ctx)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
 
 // Authenticate implements Authenticator.
 func (f *FurtherIssuers) Authenticate(ctx context.Context, raw string) (*Identity, *wire.Refusal) {
-	return nil, invalid("no such issuer")
+	sum := digest(raw)
+	if entry, ok := f.cache.get(sum); ok {
+		f.o.Checked("hit")
+		return entry.identity, nil
+	}
+	identity, refusal := f.verify(ctx, raw)
+	if refusal != nil {
+		f.o.Checked("refused")
+		return nil, refusal
+	}
+	f.o.Checked("ok")
+	f.cache.put(sum, cached{identity: identity}, identity.Expires)
+	return identity, nil
+}
+
+func (f *FurtherIssuers) verify(ctx context.Context, raw string) (*Identity, *wire.Refusal) {
+	form, err := parse(raw)
+	if err != nil {
+		return nil, refuseForm(err)
+	}
+	issuer, ok := f.issuers[form.issuer]
+	if !ok {
+		return nil, invalid("its issuer is not accepted")
+	}
+	if err := idToken(form); err != nil {
+		return nil, invalid("%v", err)
+	}
+	if err := form.current(f.o.Now()); err != nil {
+		return nil, refuseTime(err)
+	}
+	if err := issuer.email(form); err != nil {
+		return nil, invalid("%v", err)
+	}
+	ctx, notes := withNotes(ctx)
+	response, ok, err := issuer.delegate.AuthenticateToken(ctx, raw)
+	switch {
+	case notes.cold:
+		// Nobody can be known before the issuer was reached once. 403, because
+		// the text of a 401 is never shown to the person.
+		return nil, &wire.Refusal{
+			Reason: wire.ReasonIdPUnreachable, Code: http.StatusForbidden,
+			Message: fmt.Sprintf("the gateway cannot reach the issuer %s to check tokens", form.issuer),
+			Hint:    "try again in a minute; if it lasts, tell your administrator",
+		}
+	case notes.unreachable:
+		return nil, wire.Refuse(wire.ReasonIdPUnreachable, "try again in a minute",
+			"the token is signed with a key that could not be fetched from %s", form.issuer)
+	case err != nil || !ok:
+		return nil, invalid("it does not fit the issuer's rules")
+	}
+	return f.identity(form, response.User, notes)
+}
+
+// idToken refuses tokens that were made for something else.
+func idToken(form *unverified) error {
+	switch {
+	case !knownAlgorithm(form.alg):
+		return errors.New("its algorithm is not accepted")
+	case form.typ != "" && !strings.EqualFold(form.typ, "JWT"):
+		return errors.New("its type is not that of an ID token")
+	}
+	if _, ok := form.claims["events"]; ok {
+		return errors.New("it is a logout or event token")
+	}
+	_, err := audience(form.claims["aud"])
+	return err
+}
+
+// email is stricter than Kubernetes' authenticator: an address that is a name
+// must be verified, not merely not unverified.
+func (i *furtherIssuer) email(form *unverified) error {
+	if i.config.ClaimMappings.Username.Claim != "email" {
+		return nil
+	}
+	if string(form.claims["email_verified"]) != "true" {
+		return errors.New("its e-mail address is not verified")
+	}
+	if address, err := text(form.claims["email"]); err != nil || strings.Count(address, "@") != 1 {
+		return errors.New("its e-mail address is none")
+	}
+	return nil
+}
+
+func (f *FurtherIssuers) identity(form *unverified, info user.Info, n *notes) (*Identity, *wire.Refusal) {
+	name := info.GetName()
+	if why := f.reserved(name); why != "" {
+		return nil, refuseReserved("user name", why)
+	}
+	for _, group := range info.GetGroups() {
+		if why := f.reserved(group); why != "" {
+			return nil, refuseReserved("group", why)
+		}
+	}
+	if uid := info.GetUID(); uid != "" && (len(uid) > nameLimit || !headerSafe(uid)) {
+		return nil, refuseReserved("uid", "holds characters that a header cannot carry")
+	}
+	identity := &Identity{
+		Kind:            Further,
+		User:            wire.User{Issuer: wire.Issuer(form.issuer), Subject: wire.Subject(form.subject), Name: wire.Username(name)},
+		Name:            name,
+		Groups:          info.GetGroups(),
+		GroupsElsewhere: n.elsewhere,
+		UID:             info.GetUID(),
+		Issued:          form.issued,
+		Expires:         form.expires,
+		Device:          wire.Device{Tier: "none"},
+	}
+	for key, values := range info.GetExtra() {
+		// The credential id is Kubernetes' to set, and one value per token
+		// would defeat the API server's impersonation cache.
+		if key == user.CredentialIDKey {
+			continue
+		}
+		for _, value := range values {
+			if value == "" || len(value) > nameLimit || !headerSafe(value) {
+				return nil, refuseReserved("extra value", "is empty, too long, or holds characters that a header cannot carry")
+			}
+		}
+		if identity.Extra == nil {
+			identity.Extra = map[string][]string{}
+		}
+		identity.Extra[key] = values
+	}
+	return identity, nil
+}
+
+// reserved also demands a prefix: a name without one could be taken for that
+// of somebody who logged in through zt, in a role as well as in RBAC.
+func (f *FurtherIssuers) reserved(name string) string {
+	if why := reserved(name, f.o.UsernamePrefix, "zt:"); why != "" {
+		return why
+	}
+	if i := strings.IndexByte(name, ':'); i < 1 || i == len(name)-1 {
+		return "has no prefix like ci: in front"
+	}
+	return ""
 }

@@ -1,0 +1,147 @@
+// Package limit keeps one person from taking a whole cluster's worth of work.
+//
+// A request takes a slot of its class before its token is looked at, in the
+// name of whoever the stream has proved to be, or of the source address where
+// nothing is proved. Everybody may use what is free, up to an equal share of
+// the capacity among those who have something in flight and one more: so a
+// single person gets half, and there is always room for somebody who comes
+// anew. Beyond that the answer is 429 with a Retry-After of a second, which
+// stock clients obey by themselves.
+//
+// Long-running requests (watch, exec, logs -f) give their slot back as soon as
+// they are known for what they are and take one of their own class.
+package limit
+
+import (
+	"sync"
+
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// Class of work; each has its own capacity.
+type Class int
+
+const (
+	Read Class = iota
+	Write
+	Long
+	classes
+)
+
+func (c Class) String() string { return [...]string{"read", "write", "long"}[c] }
+
+// Defaults of the capacities of one cluster.
+const (
+	DefaultReads  = 400
+	DefaultWrites = 200
+	DefaultLong   = 8000
+)
+
+// Options of a Limiter; zero means the default.
+type Options struct {
+	Reads, Writes, Long int
+	// Changed is told of every slot taken (+1) and given back (-1); may be nil.
+	Changed func(Class, int)
+}
+
+// Limiter counts what is in flight toward one cluster.
+type Limiter struct {
+	pools   [classes]pool
+	changed func(Class, int)
+}
+
+type pool struct {
+	mu       sync.Mutex
+	capacity int
+	total    int
+	holders  map[string]int // by whom; entries at zero are removed
+}
+
+// New makes a Limiter with nothing in flight.
+func New(o Options) *Limiter {
+	l := &Limiter{changed: o.Changed}
+	if l.changed == nil {
+		l.changed = func(Class, int) {}
+	}
+	for class, capacity := range [classes]int{Read: or(o.Reads, DefaultReads), Write: or(o.Writes, DefaultWrites), Long: or(o.Long, DefaultLong)} {
+		l.pools[class].capacity = capacity
+		l.pools[class].holders = map[string]int{}
+	}
+	return l
+}
+
+func or(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// Slot is held while a request is in flight. It is not safe for concurrent use.
+type Slot struct {
+	limiter *Limiter
+	class   Class
+	holder  string
+}
+
+// Acquire takes a slot for holder or says why there is none. It never waits.
+func (l *Limiter) Acquire(class Class, holder string) (Slot, *wire.Refusal) {
+	if !l.pools[class].take(holder) {
+		return Slot{}, wire.Refuse(wire.ReasonLimit, "wait for earlier requests to end",
+			"too many %s requests to this cluster are in flight", class)
+	}
+	l.changed(class, 1)
+	return Slot{l, class, holder}, nil
+}
+
+// Release gives the slot back. Further calls do nothing.
+func (s *Slot) Release() {
+	if s.limiter == nil {
+		return
+	}
+	s.limiter.pools[s.class].give(s.holder)
+	s.limiter.changed(s.class, -1)
+	s.limiter = nil
+}
+
+// Move exchanges the slot for one of another class; on refusal the slot is
+// still held as it was.
+func (s *Slot) Move(class Class) *wire.Refusal {
+	if s.limiter == nil || s.class == class {
+		return nil
+	}
+	moved, refusal := s.limiter.Acquire(class, s.holder)
+	if refusal != nil {
+		return refusal
+	}
+	s.Release()
+	*s = moved
+	return nil
+}
+
+// take follows the share that the package comment gives. The check and the
+// count are one step, so that the capacity is exact.
+func (p *pool) take(holder string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held := p.holders[holder]
+	active := len(p.holders)
+	if held == 0 {
+		active++
+	}
+	if p.total >= p.capacity || held >= max(1, p.capacity/(active+1)) {
+		return false
+	}
+	p.holders[holder] = held + 1
+	p.total++
+	return true
+}
+
+func (p *pool) give(holder string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total--
+	if p.holders[holder]--; p.holders[holder] <= 0 {
+		delete(p.holders, holder)
+	}
+}
