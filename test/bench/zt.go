@@ -23,9 +23,8 @@ func dialTo(addr string) func(context.Context, string, string) (net.Conn, error)
 func (b *bench) restartGateway(context.Context) error { return errNoZT }
 
 func (b *bench) credential(context.Context) (*timed, error) { return nil, nil }
-func runKubectl(context.Context, *bench) error              { return nil }
 func runCommands(context.Context, *bench) error             { return nil }
-func runBulk(context.Context, *bench) error                 { return nil }
-func runStream(context.Context, *bench) error               { return nil }
-func runWAN(context.Context, *bench) error                  { return nil }
 func runIdle(context.Context, *bench) error                 { return nil }
+
+func (b *bench) ztSeat(context.Context, distance) (*seat, error) { return nil, errNoZT }
+func (b *bench) ztBulkWay(context.Context) (*way, error)         { return nil, errNoZT }

@@ -155,12 +155,12 @@ func TestBulk(t *testing.T) {
 				t.Fatalf("%v, %v", response, err)
 			}
 			if direction == "download" {
-				if err := receive(reader, size); err != nil {
+				if err := Receive(reader, size); err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			if err := send(stream, size); err != nil {
+			if err := Send(stream, size); err != nil {
 				t.Fatal(err)
 			}
 			done := make([]byte, len(BulkDone))

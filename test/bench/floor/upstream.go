@@ -76,20 +76,20 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 	}
 	switch command[0] {
 	case "download":
-		_ = send(conn, size)
+		_ = Send(conn, size)
 		// Who closes first may take away what is still under way.
 		_, _ = io.Copy(io.Discard, conn)
 	case "upload":
-		if err := receive(buffer, size); err == nil {
+		if err := Receive(buffer, size); err == nil {
 			_, _ = io.WriteString(conn, BulkDone)
 			_, _ = io.Copy(io.Discard, conn)
 		}
 	}
 }
 
-// send writes size bytes in pieces of 32 KiB, the size that kubelets and clients
+// Send writes size bytes in pieces of 32 KiB, the size that kubelets and clients
 // use.
-func send(w io.Writer, size int64) error {
+func Send(w io.Writer, size int64) error {
 	piece := bytes.Repeat([]byte("zt"), 16<<10)
 	for size > 0 {
 		n, err := w.Write(piece[:min(size, int64(len(piece)))])
@@ -101,8 +101,8 @@ func send(w io.Writer, size int64) error {
 	return nil
 }
 
-// receive reads exactly size bytes.
-func receive(r io.Reader, size int64) error {
+// Receive reads exactly size bytes.
+func Receive(r io.Reader, size int64) error {
 	piece := make([]byte, 32<<10)
 	for size > 0 {
 		n, err := r.Read(piece[:min(size, int64(len(piece)))])
