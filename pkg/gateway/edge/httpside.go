@@ -1,0 +1,126 @@
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// httpSide is an http.Server whose connections are handed to it, handshake
+// done. It gets the bare *tls.Conn, or net/http would not speak HTTP/2 on it.
+type httpSide struct {
+	server *http.Server
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHTTPSide(server *http.Server, log *slog.Logger) *httpSide {
+	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	return &httpSide{server: server, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// strangersServer serves gw.DOMAIN: everything that a stranger may do has a
+// short limit.
+func strangersServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 32},
+	}
+}
+
+func (s *httpSide) serve() { _ = s.server.Serve(s) }
+
+func (s *httpSide) close() { s.server.Close() }
+
+// give hands a connection over; false when the server is gone.
+func (s *httpSide) give(conn net.Conn) bool {
+	select {
+	case s.conns <- conn:
+		return true
+	case <-s.closed:
+		return false
+	}
+}
+
+// Accept, Close and Addr implement net.Listener.
+func (s *httpSide) Accept() (net.Conn, error) {
+	select {
+	case conn := <-s.conns:
+		return conn, nil
+	case <-s.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *httpSide) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+func (s *httpSide) Addr() net.Addr { return &net.TCPAddr{} }
+
+// serveHTTP does the handshake of gw.DOMAIN and waits for the connection's end.
+func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, side *httpSide) {
+	done := conn.closed()
+	secure, ok := e.handshake(ctx, conn, e.gatewayTLS, "gateway")
+	if !ok {
+		return
+	}
+	e.o.Metrics.Connection("edge", "gateway", 1)
+	defer e.o.Metrics.Connection("edge", "gateway", -1)
+	if !side.give(secure) {
+		conn.Close()
+	}
+	<-done
+}
+
+// misdirected answers whoever asked for a name that is not ours (RFC 9110,
+// 15.5.20): the certificate that he saw is not for it either.
+func misdirected(w http.ResponseWriter, _ *http.Request) {
+	writeRefusal(w, wire.Refuse(wire.ReasonWrongHost, "", "this name is not served here"))
+}
+
+// sameHost refuses a request whose Host is another name than that of the TLS
+// handshake, which is what a connection would be that a browser reuses. Who has
+// sent no name, probes and laptops that were given an address, may say anything.
+func sameHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if r.TLS == nil || (r.TLS.ServerName != "" && !strings.EqualFold(host, r.TLS.ServerName)) {
+			misdirected(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// writeRefusal answers a plain request.
+func writeRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
+	body, err := json.Marshal(refusal)
+	if err != nil {
+		body = []byte("{}")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if refusal.Decision != "" {
+		w.Header().Set(wire.HeaderDecision, string(refusal.Decision))
+	}
+	w.WriteHeader(refusal.Status())
+	w.Write(body)
+}
