@@ -50,6 +50,7 @@ type bench struct {
 	keys     floor.Keys
 	floors   map[floor.Kind]*floor.Process
 	zt       *zt
+	profiler *profiler // nil without -profile
 	closings []func()
 }
 

@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&o.quick, "quick", false, "one short round of everything, to see that it works")
 	flags.BoolVar(&o.floors, "floors", false, "without zt: the floors beside the API server")
 	flags.StringVar(&o.output, "o", "text", "text or markdown")
-	flags.StringVar(&o.profile, "profile", "", "write CPU profiles of the gateway, one per section that loads it, to this `directory`")
+	flags.StringVar(&o.profile, "profile", "", "write profiles of gateway and agent, for each section, to this `directory`")
 	flags.Usage = func() {
 		fmt.Fprintln(stderr, "usage: go run ./test/bench [flags]")
 		flags.PrintDefaults()
@@ -88,13 +88,30 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer b.close()
 	b.describe(args)
+	if err := b.startProfiler(ctx); err != nil {
+		return err
+	}
 	for _, s := range chosen {
 		b.say("%s: %s", s.name, s.what)
-		if err := s.run(ctx, b); err != nil {
+		if err := b.measure(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return b.finish()
+}
+
+// measure runs one section. For profiles zt must be there before.
+func (b *bench) measure(ctx context.Context, s section) error {
+	if b.profiler != nil {
+		if _, err := b.controlPlane(ctx); err != nil {
+			return err
+		}
+		if _, err := b.startZT(ctx); err != nil {
+			return err
+		}
+	}
+	defer b.profiled(ctx, s.name)()
+	return s.run(ctx, b)
 }
 
 func choose(only string) ([]section, error) {

@@ -21,8 +21,9 @@ type seat struct {
 	home string
 	env  []string // whole
 	// flags that choose the cluster.
-	flags []string
-	path  string // of kubectl
+	flags      []string
+	path       string // of kubectl
+	kubeconfig string
 }
 
 // args of kubectl at this seat.
@@ -157,7 +158,7 @@ func (b *bench) newSeat(name, kubeconfig string) (*seat, error) {
 		return nil, err
 	}
 	return &seat{
-		name: name, home: home, path: b.cp.Bin("kubectl"), flags: []string{"--namespace=" + namespace},
+		name: name, home: home, kubeconfig: path, path: b.cp.Bin("kubectl"), flags: []string{"--namespace=" + namespace},
 		env: []string{"HOME=" + home, "KUBECONFIG=" + path, "PATH=" + os.Getenv("PATH")},
 	}, nil
 }

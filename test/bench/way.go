@@ -166,6 +166,9 @@ func (b *bench) directWay() (*way, error) {
 	return &way{name: direct, base: b.cp.URL, tls: &tls.Config{RootCAs: pool(b.cp.CAPEM), Certificates: []tls.Certificate{certificate}}}, nil
 }
 
+// trusting is a client of servers under an authority in PEM.
+func trusting(ca []byte) *tls.Config { return &tls.Config{RootCAs: pool(ca)} }
+
 func pool(ca []byte) *x509.CertPool {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)

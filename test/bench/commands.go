@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kube-zt/zt/test/bench/relay"
+	"github.com/kube-zt/zt/test/bench/report"
+)
+
+// runCommands counts connections: client-go does not share them between its
+// clients when there is a proxy, and each one behind zt is a CONNECT with a
+// handshake of its own.
+func runCommands(ctx context.Context, b *bench) error {
+	seats, err := b.seats(ctx, near, direct, daisy, ztTunnel)
+	if err != nil {
+		return err
+	}
+	helm, err := b.helm(ctx)
+	if err != nil {
+		return err
+	}
+	manifest := filepath.Join(b.dir, "manifest.yaml")
+	if err := os.WriteFile(manifest, []byte(twoObjects), 0o600); err != nil {
+		return err
+	}
+	section := &report.Section{
+		Title:   "Connections per command",
+		Note:    "Connections that the command opens to the API server (`direct`) or CONNECTs to the laptop's proxy, counted by a relay in front of it.",
+		Details: report.Table{Columns: []string{"command"}},
+	}
+	counts := make(map[string][]float64)
+	var order []string
+	for _, near := range seats {
+		section.Details.Columns = append(section.Details.Columns, near.name)
+		at, counter, err := b.counted(ctx, near)
+		if err != nil {
+			return err
+		}
+		note := func(name string, run func() error) error {
+			before := counter.Accepted()
+			if err := run(); err != nil {
+				return fmt.Errorf("%s: %s: %w", at.name, name, err)
+			}
+			if counts[name] == nil {
+				order = append(order, name)
+			}
+			counts[name] = append(counts[name], float64(counter.Accepted()-before))
+			return nil
+		}
+		if err := b.countCommands(ctx, at, helm, manifest, note); err != nil {
+			return err
+		}
+	}
+	for _, name := range order {
+		section.Details.Add(name, counts[name]...)
+	}
+	return b.add(section)
+}
+
+func (b *bench) countCommands(ctx context.Context, at *seat, helm, manifest string, note func(string, func() error) error) error {
+	kubectl := func(name string, args ...string) error {
+		return note(name, func() error { return at.run(ctx, args...) })
+	}
+	if err := at.forget(); err != nil {
+		return err
+	}
+	err := errors.Join(
+		kubectl("kubectl get pod, empty discovery cache", "get", "pod", pod),
+		kubectl("kubectl get pod", "get", "pod", pod),
+		kubectl("kubectl apply, 2 new objects", "apply", "-f", manifest),
+		kubectl("kubectl apply, nothing to do", "apply", "-f", manifest),
+		kubectl("kubectl apply --server-side", "apply", "--server-side", "--force-conflicts", "-f", manifest),
+		kubectl("kubectl delete", "delete", "-f", manifest),
+	)
+	if err != nil || helm == "" {
+		return err
+	}
+	chart, err := writeChart(at.home)
+	if err != nil {
+		return err
+	}
+	run := func(name string, args ...string) error {
+		return note(name, func() error {
+			cmd := at.command(ctx, helm, append(at.helmFlags(), args...)...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
+	}
+	return errors.Join(
+		run("helm install, 2 objects", "install", "bench", chart),
+		run("helm upgrade", "upgrade", "bench", chart, "--set", "x=y"),
+		run("helm list", "list"),
+		run("helm uninstall", "uninstall", "bench"),
+	)
+}
+
+// context that the flags name, or else the current one.
+func (s *seat) context(current string) string {
+	for _, f := range s.flags {
+		if name, found := strings.CutPrefix(f, "--context="); found {
+			return name
+		}
+	}
+	return current
+}
+
+// helmFlags are the seat's flags in helm's words.
+func (s *seat) helmFlags() []string {
+	var flags []string
+	for _, f := range s.flags {
+		flags = append(flags, strings.Replace(f, "--context=", "--kube-context=", 1))
+	}
+	return flags
+}
+
+// counted is a seat with a relay in front of what its kubeconfig names: the proxy
+// or else the API server.
+func (b *bench) counted(ctx context.Context, at *seat) (*seat, *relay.Relay, error) {
+	config, err := clientcmd.LoadFromFile(at.kubeconfig)
+	if err != nil {
+		return nil, nil, err
+	}
+	used := config.Contexts[at.context(config.CurrentContext)]
+	if used == nil {
+		return nil, nil, fmt.Errorf("%s has no context in use", at.kubeconfig)
+	}
+	var counter *relay.Relay
+	for name, cluster := range config.Clusters {
+		place := &cluster.Server
+		if cluster.ProxyURL != "" {
+			place = &cluster.ProxyURL
+		}
+		target, err := url.Parse(*place)
+		if err != nil {
+			return nil, nil, err
+		}
+		r, moved, err := b.relay(ctx, target.Host, 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		if name == used.Cluster {
+			counter = r
+		}
+		target.Host = moved
+		*place = target.String()
+	}
+	for _, user := range config.AuthInfos {
+		if user.Exec != nil { // or zt would see that this is not its port
+			user.Exec.ProvideClusterInfo = false
+		}
+	}
+	moved := *at
+	moved.kubeconfig = filepath.Join(at.home, "counted")
+	if err := clientcmd.WriteToFile(*config, moved.kubeconfig); err != nil {
+		return nil, nil, err
+	}
+	moved.env = append(append([]string{}, at.env...), "KUBECONFIG="+moved.kubeconfig) // the last one counts
+	return &moved, counter, nil
+}
+
+// twoObjects are of one kind each.
+const twoObjects = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: one}
+data: {a: b}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: two}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: two}}
+  template:
+    metadata: {labels: {app: two}}
+    spec: {containers: [{name: main, image: none}]}
+`
+
+func writeChart(home string) (string, error) {
+	dir := filepath.Join(home, "chart")
+	if err := os.MkdirAll(filepath.Join(dir, "templates"), 0o700); err != nil {
+		return "", err
+	}
+	return dir, errors.Join(
+		os.WriteFile(filepath.Join(dir, "Chart.yaml"), []byte("apiVersion: v2\nname: bench\nversion: 1.0.0\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "templates", "objects.yaml"), []byte(twoObjects), 0o600),
+	)
+}
+
+// helm returns the path of helm, which is built once into the cache of the test
+// control plane. In the quick form it is left out unless it is there.
+func (b *bench) helm(ctx context.Context) (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	module := filepath.Join(root, "test", "bench", "helm")
+	sum, err := os.ReadFile(filepath.Join(module, "go.sum"))
+	if err != nil {
+		return "", err
+	}
+	cache := os.Getenv("ZT_TEST_CACHE")
+	if cache == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		cache = filepath.Join(user, "zt-test")
+	}
+	path := filepath.Join(cache, "helm", fmt.Sprintf("%x", sha256.Sum256(sum))[:16], "helm")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	if b.options.quick {
+		b.say("helm is not built; without -quick it will be")
+		return "", nil
+	}
+	b.say("building helm; once, about two minutes on 2 cores")
+	part := path + ".part"
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", part, "helm.sh/helm/v3/cmd/helm")
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build helm: %w\n%s", err, out)
+	}
+	return path, os.Rename(part, path)
+}
+
+// moduleRoot walks up from the working directory.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "test", "bench", "helm", "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("not inside a checkout of the module")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
