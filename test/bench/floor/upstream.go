@@ -2,6 +2,7 @@ package floor
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"log"
@@ -15,9 +16,8 @@ import (
 
 // BulkPod is the name of the pod whose exec the Upstream answers by itself, in
 // any namespace: with command=download and command=N it sends N bytes after the
-// upgrade, with command=upload and command=N it reads N and then says BulkDone.
-// The name of the protocol is SPDY's, the bytes are not: what only passes bytes on
-// cannot tell.
+// upgrade, in frames that look like SPDY's, with command=upload and command=N it
+// reads N of whatever and then says BulkDone.
 const (
 	BulkPod  = "bulk"
 	BulkDone = "done"
@@ -87,12 +87,15 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Send writes size bytes in pieces of 32 KiB, the size that kubelets and clients
-// use.
+// Send writes size bytes as SPDY data frames of 32 KiB, the size of a kubelet's: who
+// follows the borders of frames shall have as many to follow.
 func Send(w io.Writer, size int64) error {
-	piece := bytes.Repeat([]byte("zt"), 16<<10)
+	const payload = 32 << 10
+	frame := binary.BigEndian.AppendUint32(nil, 3) // stream
+	frame = binary.BigEndian.AppendUint32(frame, payload)
+	frame = append(frame, bytes.Repeat([]byte("zt"), payload/2)...)
 	for size > 0 {
-		n, err := w.Write(piece[:min(size, int64(len(piece)))])
+		n, err := w.Write(frame[:min(size, int64(len(frame)))])
 		if err != nil {
 			return err
 		}
