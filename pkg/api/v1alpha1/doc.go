@@ -1,3 +1,6 @@
+// +kubebuilder:object:generate=true
+// +groupName=kube-zt.io
+
 // Package v1alpha1 holds the objects that people write for zt, in API group
 // kube-zt.io, version v1alpha1. The same YAML is read from a file by every
 // store; decoding is strict (package manifest), so a field that stands here is

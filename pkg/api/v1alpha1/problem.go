@@ -12,6 +12,8 @@ import (
 )
 
 // Object is what every kind that stands in a configuration directory can do.
+//
+// +kubebuilder:object:generate=false
 type Object interface {
 	metav1.Object
 	// Default fills what was left out. It comes before Validate.
@@ -21,6 +23,8 @@ type Object interface {
 }
 
 // Problem is one fault of one object.
+//
+// +kubebuilder:object:generate=false
 type Problem struct {
 	// Field is the path from the object's root: spec.rules[0].verbs[1].
 	Field   string
@@ -38,6 +42,8 @@ func (p Problem) Error() string {
 }
 
 // problems collects; its methods take the field first, like a sentence.
+//
+// +kubebuilder:object:generate=false
 type problems []Problem
 
 func (p *problems) add(field, format string, args ...any) {

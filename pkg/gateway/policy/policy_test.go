@@ -118,18 +118,20 @@ func TestDecideAllow(t *testing.T) {
 		clusters: []*v1alpha1.TargetCluster{target("prod"), target("other"), target("prod-1"), target("xprod-1"), target("off", func(c *v1alpha1.TargetCluster) {
 			c.Spec.Access = v1alpha1.AccessDisabled
 		})},
-		roles: []*v1alpha1.AccessRole{accessRole("dev"), accessRole("ops"), accessRole("ci"), accessRole("url"), accessRole("glob")},
+		roles: []*v1alpha1.AccessRole{accessRole("dev"), accessRole("ops"), accessRole("ci"), accessRole("url"), accessRole("glob"), accessRole("other")},
 		policies: []*v1alpha1.AccessPolicy{
 			accessPolicy("dev", v1alpha1.EffectAllow, "dev", "prod off",
 				on("get list watch", "pods pods/log services"),
 				in(on("*", "configmaps"), "team-* dev"),
 				named(on("get update create list", "secrets"), "app-*"),
 				in(on("create", "pods/exec"), "dev"),
+				in(on("get list", "endpoints"), "*"),
 			),
 			accessPolicy("ops", v1alpha1.EffectAllow, "ops", "prod", everything),
 			accessPolicy("nodes", v1alpha1.EffectAllow, "ci", "prod", on("create proxy", "nodes/proxy"), on("*", "*")),
 			accessPolicy("url", v1alpha1.EffectAllow, "url", "prod", v1alpha1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/logs/*", "/metrics"}}),
 			accessPolicy("glob", v1alpha1.EffectAllow, "glob", "prod-*", on("get", "pods")),
+			accessPolicy("whoever", v1alpha1.EffectAllow, "*", "prod", on("get", "events")),
 		},
 	}.compile(t)
 
@@ -154,6 +156,11 @@ func TestDecideAllow(t *testing.T) {
 		{ask("get configmaps developers/x"), false},
 		{ask("list configmaps"), false}, // all namespaces are more than some
 		{ask("deletecollection configmaps team-a"), true},
+
+		{ask("get events a/b", "other"), true},
+		{ask("get events a/b", "deleted"), false}, // whoever holds any role
+		{ask("list endpoints any"), true},
+		{ask("list endpoints"), false}, // "*" is any namespace, not all at once
 
 		{ask("get secrets team-a/app-1"), true},
 		{ask("get secrets team-a/app"), false},
