@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -49,6 +50,10 @@ type Client struct {
 	conn *watchedConn
 	h2   *http2.ClientConn
 	opts Options
+
+	mu      sync.Mutex
+	running int // streams and requests that have not ended
+	retired bool
 }
 
 // NewClient speaks HTTP/2 on conn, which it owns from now on, also when it
@@ -81,7 +86,13 @@ func (c *Client) Do(request *http.Request) (*http.Response, error) {
 	if err := c.reserve(); err != nil {
 		return nil, err
 	}
-	return c.h2.RoundTrip(request)
+	response, err := c.h2.RoundTrip(request)
+	if err != nil {
+		c.release()
+		return nil, err
+	}
+	response.Body = &countedBody{ReadCloser: response.Body, release: sync.OnceFunc(c.release)}
+	return response, nil
 }
 
 // Connect opens a stream to authority, HOST:PORT, and returns at once: what is
@@ -101,13 +112,30 @@ func (c *Client) Connect(ctx context.Context, authority string, header http.Head
 
 // reserve takes a slot for a stream, so that Streams counts it from now on.
 func (c *Client) reserve() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.retired {
+		return ErrClosed
+	}
 	if c.h2.ReserveNewRequest() {
+		c.running++
 		return nil
 	}
 	if state := c.h2.State(); state.Closed || state.Closing {
 		return ErrClosed
 	}
 	return ErrFull
+}
+
+// release says that what reserve was called for has ended.
+func (c *Client) release() {
+	c.mu.Lock()
+	c.running--
+	last := c.retired && c.running == 0
+	c.mu.Unlock()
+	if last {
+		c.Close()
+	}
 }
 
 // Streams is how many streams are open or being opened, to be compared with the
@@ -117,9 +145,13 @@ func (c *Client) Streams() int {
 	return state.StreamsActive + state.StreamsReserved + state.StreamsPending
 }
 
-// Usable reports whether Connect may succeed: the connection is up, the peer has
-// not said that it is leaving, and a stream is free.
-func (c *Client) Usable() bool { return c.h2.CanTakeNewRequest() }
+// Usable reports whether Connect may succeed: the connection is up, nobody has
+// said that it is leaving, and a stream is free.
+func (c *Client) Usable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.retired && c.h2.CanTakeNewRequest()
+}
 
 // Ping waits for the peer's answer to a ping.
 func (c *Client) Ping(ctx context.Context) error { return c.h2.Ping(ctx) }
@@ -130,14 +162,28 @@ func (c *Client) Done() <-chan struct{} { return c.conn.done }
 // Retire lets the running streams end and opens no more; then the connection is
 // closed. It does not block.
 func (c *Client) Retire() {
-	c.h2.SetDoNotReuse()
-	if c.Streams() == 0 {
+	c.mu.Lock()
+	c.retired = true
+	idle := c.running == 0
+	c.mu.Unlock()
+	if idle {
 		c.Close()
 	}
 }
 
 // Close ends the connection and all its streams at once.
 func (c *Client) Close() error { return c.h2.Close() }
+
+// countedBody tells when an answer was read.
+type countedBody struct {
+	io.ReadCloser
+	release func()
+}
+
+func (b *countedBody) Close() error {
+	defer b.release()
+	return b.ReadCloser.Close()
+}
 
 // watchedConn tells when it is closed, which net/http2 does in every case, but
 // tells nobody.

@@ -28,6 +28,7 @@ type pipe struct {
 	writable sync.Cond // something was taken, or writing has ended
 	ring     *[pipeSize]byte
 	start, n int   // what is in the ring
+	peeked   bool  // a part of the ring is lent to the caller of peek
 	readErr  error // what Read returns now, whatever is in the ring
 	endErr   error // what Read returns once the ring is empty
 	writeErr error // what Write returns now
@@ -63,13 +64,25 @@ func (p *pipe) Read(b []byte) (int, error) {
 func (p *pipe) peek() ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.await()
+	chunk, err := p.await()
+	p.peeked = err == nil
+	return chunk, err
 }
 
-func (p *pipe) discard(n int) {
+// discard drops what peek has returned. With keep, the storage is not used again:
+// whom it was given to may still be looking at it.
+func (p *pipe) discard(n int, keep bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.take(n)
+	p.peeked = false
+	if keep {
+		p.ring, p.start, p.n = nil, 0, 0
+		return
+	}
+	p.take(min(n, p.n))
+	if p.n == 0 {
+		p.release()
+	}
 }
 
 // await waits until something can be read and returns the first part of it that
@@ -92,7 +105,7 @@ func (p *pipe) await() ([]byte, error) {
 
 // take drops the first n bytes. p.mu is held.
 func (p *pipe) take(n int) {
-	if n == 0 || p.ring == nil {
+	if n == 0 {
 		return
 	}
 	p.start = (p.start + n) % pipeSize
@@ -102,12 +115,14 @@ func (p *pipe) take(n int) {
 	p.writable.Signal()
 }
 
-// release gives the storage back. p.mu is held.
+// release empties the ring and gives the storage back, unless a part of it is
+// lent: then discard does. p.mu is held.
 func (p *pipe) release() {
-	if p.ring != nil {
+	p.start, p.n = 0, 0
+	if p.ring != nil && !p.peeked {
 		storage.Put(p.ring)
+		p.ring = nil
 	}
-	p.ring, p.start, p.n = nil, 0, 0
 }
 
 // Write implements io.Writer. It blocks while the buffer is full.

@@ -36,14 +36,18 @@ func ConfigureServer(s *http.Server) error {
 	if s.ReadTimeout != 0 || s.WriteTimeout != 0 {
 		return errors.New("h2conn: a server of streams cannot have a read or write timeout")
 	}
-	return http2.ConfigureServer(s, &http2.Server{
+	return http2.ConfigureServer(s, serverConfig())
+}
+
+func serverConfig() *http2.Server {
+	return &http2.Server{
 		MaxConcurrentStreams:         MaxStreams,
 		MaxReadFrameSize:             serverFrame,
 		MaxUploadBufferPerConnection: serverWindow,
 		MaxUploadBufferPerStream:     serverStreamWindow,
 		ReadIdleTimeout:              readIdle,
 		PingTimeout:                  pingTimeout,
-	})
+	}
 }
 
 // ServerStream is the server's end of a CONNECT stream, a net.Conn.
@@ -123,7 +127,8 @@ func (s *ServerStream) write() error {
 		if err == nil {
 			err = s.control.Flush()
 		}
-		s.out.discard(len(chunk))
+		// After an error net/http2 may still be sending the chunk.
+		s.out.discard(len(chunk), err != nil)
 		if err != nil {
 			return err
 		}

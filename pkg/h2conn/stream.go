@@ -73,6 +73,7 @@ func (c *Client) open(ctx context.Context, authority string, header http.Header)
 		}
 		s.run(response, err)
 		cancel(net.ErrClosed)
+		c.release()
 	}()
 	return s
 }
