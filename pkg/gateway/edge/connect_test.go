@@ -398,7 +398,9 @@ func TestRenewalsThatAreRefused(t *testing.T) {
 	otherSession, otherUser, otherProof := *d, *d, *d
 	otherSession.identity.Session = wire.SessionID(strings.ToLower(rand.Text()))
 	otherUser.identity.User.Subject = "mallory"
-	otherProof.identity.Proof = otherKey.identity.Proof[:42] + "A"
+	if otherProof.identity.Proof, err = trust.Thumbprint(newKey(t).Public()); err != nil {
+		t.Fatal(err)
+	}
 	forged, err := stranger.IssueTrust(d.identity, &d.key.PublicKey, time.Hour)
 	if err != nil {
 		t.Fatal(err)

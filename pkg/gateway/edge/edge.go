@@ -393,7 +393,7 @@ func (e *Edge) sides() []*httpSide { return []*httpSide{e.gateway, e.misfits, e.
 
 func (e *Edge) closeAll() {
 	for _, side := range e.sides() {
-		side.close()
+		side.server.Close()
 	}
 }
 

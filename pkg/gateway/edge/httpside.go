@@ -7,25 +7,23 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-// httpSide is an http.Server whose connections are handed to it, handshake
-// done. It gets the bare *tls.Conn, or net/http would not speak HTTP/2 on it.
+// httpSide is an http.Server for one regime.
 type httpSide struct {
 	server *http.Server
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
+	inbox  *Inbox
 }
 
 func newHTTPSide(server *http.Server, log *slog.Logger) *httpSide {
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
-	return &httpSide{server: server, conns: make(chan net.Conn), closed: make(chan struct{})}
+	return &httpSide{server: server, inbox: NewInbox()}
 }
+
+func (s *httpSide) serve() { _ = s.server.Serve(s.inbox) } // ends only by Close or Shutdown
 
 // strangersServer serves gw.DOMAIN: everything that a stranger may do has a
 // short limit.
@@ -41,37 +39,6 @@ func strangersServer(handler http.Handler) *http.Server {
 	}
 }
 
-func (s *httpSide) serve() { _ = s.server.Serve(s) }
-
-func (s *httpSide) close() { s.server.Close() }
-
-// give hands a connection over; false when the server is gone.
-func (s *httpSide) give(conn net.Conn) bool {
-	select {
-	case s.conns <- conn:
-		return true
-	case <-s.closed:
-		return false
-	}
-}
-
-// Accept, Close and Addr implement net.Listener.
-func (s *httpSide) Accept() (net.Conn, error) {
-	select {
-	case conn := <-s.conns:
-		return conn, nil
-	case <-s.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (s *httpSide) Close() error {
-	s.once.Do(func() { close(s.closed) })
-	return nil
-}
-
-func (s *httpSide) Addr() net.Addr { return &net.TCPAddr{} }
-
 // serveHTTP does the handshake of gw.DOMAIN and waits for the connection's end.
 func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, side *httpSide) {
 	done := conn.closed()
@@ -81,7 +48,7 @@ func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, side *httpSide) 
 	}
 	e.o.Metrics.Connection("edge", "gateway", 1)
 	defer e.o.Metrics.Connection("edge", "gateway", -1)
-	if !side.give(secure) {
+	if !side.inbox.Give(secure) {
 		conn.Close()
 	}
 	<-done
