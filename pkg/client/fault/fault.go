@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 
 	"github.com/kube-zt/zt/pkg/wire"
@@ -160,4 +161,13 @@ func exitOf(r wire.Reason) Exit {
 	default:
 		return ExitRefused
 	}
+}
+
+// Panic describes a recovered value for a log. Only run-time errors, whose text
+// the Go runtime wrote, are shown: anything else may be made of somebody's data.
+func Panic(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return Escape(err.Error())
+	}
+	return fmt.Sprintf("%T", v)
 }

@@ -1,0 +1,132 @@
+package session
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// Status is what a person may ask about his session. Its times are this
+// machine's.
+type Status struct {
+	Profile string `json:"profile"`
+	Gateway string `json:"gateway"`
+	Domain  string `json:"domain"`
+	Issuer  string `json:"issuer"`
+
+	LoggedIn bool           `json:"loggedIn"`
+	Why      string         `json:"why,omitempty"` // when not logged in, if there is a reason
+	User     wire.Username  `json:"user,omitempty"`
+	Session  wire.SessionID `json:"session,omitempty"`
+	// Certificate ends and is renewed before; the session ends for good.
+	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
+	SessionUntil     time.Time `json:"sessionUntil,omitzero"`
+
+	Device     wire.DeviceID `json:"device"`
+	DeviceTier string        `json:"deviceTier"`
+
+	// Edge is "connected", "not connected", or why not.
+	Edge        string `json:"edge,omitempty"`
+	Connections int    `json:"connections,omitempty"`
+	Streams     int    `json:"streams,omitempty"`
+	Control     string `json:"control,omitempty"`
+	Clusters    int    `json:"clusters"`
+	ClockSkew   string `json:"clockSkew,omitempty"`
+}
+
+// Status asks nobody.
+func (s *Session) Status() Status {
+	p := s.profile.Load()
+	st := Status{
+		Profile: string(p.Name), Gateway: p.Gateway, Domain: p.Domain, Issuer: string(p.OIDC.Issuer),
+		Device: s.key.ID, DeviceTier: s.key.Tier,
+	}
+	if off := s.clock.skew(); off.Abs() > worthSaying {
+		st.ClockSkew = "this computer is " + ahead(-off) + " the gateway"
+	}
+	l, _ := s.current()
+	if l == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.over != nil {
+			st.Why = s.over.What
+		}
+		return st
+	}
+	id := l.identity.Load()
+	st.LoggedIn = true
+	st.User, st.Session = id.who.User.Name, id.who.Session
+	st.CertificateUntil = s.clock.here(id.who.NotAfter)
+	if !id.issued.SessionEnd.IsZero() {
+		st.SessionUntil = s.clock.here(id.issued.SessionEnd)
+	}
+	st.Connections, st.Streams = l.outer.Links()
+	st.Edge = "not connected"
+	if l.outer.Up() {
+		st.Edge = "connected"
+	}
+	st.Control = "connected"
+	if text := l.heard.Load(); text != nil {
+		st.Control = *text
+	}
+	st.Clusters = len(l.catalogue.list())
+	return st
+}
+
+// LoggedIn reports whether there is a session, valid or renewable.
+func (s *Session) LoggedIn() bool {
+	l, _ := s.current()
+	return l != nil
+}
+
+// Ready is nil when a token could be asked for now.
+func (s *Session) Ready(ctx context.Context) error {
+	_, err := s.ready(ctx)
+	return err
+}
+
+// Clusters is the catalogue, once control has pushed it.
+func (s *Session) Clusters(ctx context.Context) ([]wire.Cluster, error) {
+	l, err := s.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	if err := l.catalogue.wait(ctx); err != nil {
+		return nil, l.unheard()
+	}
+	return l.catalogue.list(), nil
+}
+
+// Cluster is one of them, with its pin held against it.
+func (s *Session) Cluster(ctx context.Context, n wire.ClusterName) (wire.Cluster, error) {
+	list, err := s.Clusters(ctx)
+	if err != nil {
+		return wire.Cluster{}, err
+	}
+	p := s.profile.Load()
+	for _, c := range list {
+		if c.Name != n {
+			continue
+		}
+		if !validCluster(c, p.Domain) {
+			return wire.Cluster{}, fault.New(fault.ExitUntrusted, "ask the gateway's administrator", "the gateway describes cluster %s badly", string(n))
+		}
+		return c, pinned(p, c)
+	}
+	return wire.Cluster{}, unknownCluster(n)
+}
+
+// Device asks control what it knows of this device.
+func (s *Session) Device(ctx context.Context) (wire.DeviceState, error) {
+	var state wire.DeviceState
+	l, err := s.ready(ctx)
+	if err != nil {
+		return state, err
+	}
+	return state, l.control.call(ctx, http.MethodGet, wire.PathDevice, nil, &state)
+}
