@@ -3,17 +3,33 @@ package gateway
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/sets"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/evidence"
 	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/authn"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/impersonate"
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/gateway/metrics"
 	"github.com/kube-zt/zt/pkg/gateway/revoke"
 	"github.com/kube-zt/zt/pkg/gateway/store"
+	"github.com/kube-zt/zt/pkg/gateway/stream"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -28,8 +44,6 @@ type KubeOptions struct {
 	UID         wire.ClusterUID
 	Domain      string
 	TrustDomain string
-	// UsernamePrefix is put before a person's name, "zt:" by default.
-	UsernamePrefix string
 
 	// Certificate serves CLUSTER.DOMAIN and CLUSTER.direct.DOMAIN from the
 	// cluster's own CA.
@@ -39,10 +53,12 @@ type KubeOptions struct {
 
 	Snapshot func() *store.Snapshot
 	Registry *revoke.Registry
+	// Facts of a trust certificate for Registry; nil: what the certificate says.
+	Facts func(trust.Identity) revoke.Facts
 	// Tokens verifies control's tokens; Further those of other issuers, nil
 	// where there are none.
 	Tokens  *authn.Tokens
-	Further authn.Authenticator
+	Further *authn.FurtherIssuers
 
 	Audit   *audit.Log
 	Metrics *metrics.Metrics // may be nil
@@ -54,30 +70,255 @@ type KubeOptions struct {
 	Changed func()
 }
 
+// Validate reports all that is missing at once.
+func (o *KubeOptions) Validate() error {
+	var faults []error
+	demand := func(ok bool, what string) {
+		if !ok {
+			faults = append(faults, errors.New("kube part: no "+what))
+		}
+	}
+	demand(o.Cluster != nil && o.Cluster.Name != "", "cluster")
+	demand(o.UID != "", "cluster UID")
+	demand(o.Domain != "", "domain")
+	demand(o.TrustDomain != "", "trust domain")
+	demand(o.Certificate != nil, "server certificate")
+	demand(o.TrustRoots != nil, "trust roots")
+	demand(o.Snapshot != nil, "state")
+	demand(o.Registry != nil, "registry of revocations")
+	demand(o.Tokens != nil, "token keys")
+	demand(o.Audit != nil, "audit log")
+	return errors.Join(faults...)
+}
+
 // Kube is the enforcement point in front of one kube-apiserver. It is an
 // edge.Backend.
-type Kube struct{ o KubeOptions }
+type Kube struct {
+	o          KubeOptions
+	name       wire.ClusterName
+	host       string // CLUSTER.DOMAIN
+	directHost string // CLUSTER.direct.DOMAIN
+	log        *slog.Logger
+
+	acceptor *evidence.Acceptor
+	authn    authn.Authenticator
+	limiter  *limit.Limiter
+	infos    *apirequest.RequestInfoFactory
+	upstream *stream.Upstream
+	proxy    *stream.Proxy
+	prover   *impersonate.Prover
+	links    links
+	server   *http.Server
+	queue    *queue
+
+	mu        sync.Mutex
+	health    health
+	checked   time.Time // of the last proof
+	provenFor string    // the version of the policies that it was for
+}
 
 var _ edge.Backend = (*Kube)(nil)
 
-// NewKube opens and starts nothing.
-func NewKube(o KubeOptions) (*Kube, error) { return &Kube{o: o}, nil }
+// Where Kubernetes mounts a pod's own service account.
+const (
+	accountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+	accountCA    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+)
+
+// NewKube reads the certificates that it needs, and starts and opens nothing.
+func NewKube(o KubeOptions) (*Kube, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Facts == nil {
+		o.Facts = edge.CertificateFacts
+	}
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
+	upstream, err := newUpstream(o.Cluster, o.Now)
+	if err != nil {
+		return nil, fmt.Errorf("cluster %q: %w", o.Cluster.Name, err)
+	}
+	name := wire.ClusterName(o.Cluster.Name)
+	k := &Kube{
+		o:          o,
+		name:       name,
+		host:       o.Cluster.Name + "." + o.Domain,
+		directHost: o.Cluster.Name + "." + wire.DirectLabel + "." + o.Domain,
+		log:        o.Logger.With("cluster", o.Cluster.Name),
+		limiter: limit.New(limit.Options{
+			Reads: o.Limits.ReadsInFlight, Writes: o.Limits.WritesInFlight,
+			Changed: func(c limit.Class, n int) { o.Metrics.InFlight(name, c.String(), n) },
+		}),
+		infos: &apirequest.RequestInfoFactory{
+			APIPrefixes:          sets.NewString("api", "apis"),
+			GrouplessAPIPrefixes: sets.NewString("api"),
+		},
+		upstream: upstream,
+		proxy:    stream.NewProxy(upstream),
+		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},
+		queue:    newQueue(),
+	}
+	// An interface that holds a nil pointer is not nil.
+	if o.Further != nil {
+		k.authn = o.Tokens.For(o.UID, o.Further)
+	} else {
+		k.authn = o.Tokens.For(o.UID, nil)
+	}
+	k.acceptor = &evidence.Acceptor{
+		TrustDomain: o.TrustDomain,
+		Audience:    string(o.UID),
+		ServerName:  k.host,
+		Roots:       o.TrustRoots,
+		Certificate: o.Certificate,
+		Direct:      k.directTLS,
+		Now:         o.Now,
+		Replay:      &evidence.ReplayCache{},
+	}
+	k.links.init(k)
+	k.server = k.newServer()
+	return k, nil
+}
+
+func newUpstream(cluster *v1alpha1.TargetCluster, now func() time.Time) (*stream.Upstream, error) {
+	spec := &cluster.Spec
+	address, caFile, tokenFile := spec.URL, spec.CertificateAuthorityFile, spec.TokenFile
+	if spec.InCluster {
+		host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+		if host == "" || port == "" {
+			return nil, errors.New("inCluster is set, but this is no pod: KUBERNETES_SERVICE_HOST is empty")
+		}
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		address, caFile = "https://"+host+":"+port, accountCA
+		if tokenFile == "" {
+			tokenFile = accountToken
+		}
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	u.Path = strings.TrimSuffix(u.Path, "/")
+	roots, err := upstreamRoots(caFile, spec.CertificateAuthorityData)
+	if err != nil {
+		return nil, err
+	}
+	if tokenFile == "" {
+		return nil, errors.New("tokenFile is not set")
+	}
+	return stream.NewUpstream(stream.Options{
+		URL:        u,
+		Roots:      roots,
+		ServerName: spec.TLSServerName,
+		Token:      impersonate.NewTokenFile(tokenFile, now),
+	})
+}
+
+func upstreamRoots(file, data string) (*x509.CertPool, error) {
+	if file != "" {
+		read, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("certificateAuthorityFile: %w", err)
+		}
+		data = string(read)
+	}
+	if data == "" {
+		return nil, nil
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(data)) {
+		return nil, errors.New("the certificate authority holds no certificate")
+	}
+	return roots, nil
+}
 
 // SameUpstream reports whether b is reached exactly as a, so that a Kube made
 // for a can go on serving b.
-func SameUpstream(a, b *v1alpha1.TargetCluster) bool { return a.Spec.URL == b.Spec.URL }
+func SameUpstream(a, b *v1alpha1.TargetCluster) bool {
+	way := func(c *v1alpha1.TargetCluster) v1alpha1.TargetClusterSpec {
+		return v1alpha1.TargetClusterSpec{
+			InCluster: c.Spec.InCluster, URL: c.Spec.URL, TLSServerName: c.Spec.TLSServerName, TokenFile: c.Spec.TokenFile,
+			CertificateAuthorityFile: c.Spec.CertificateAuthorityFile, CertificateAuthorityData: c.Spec.CertificateAuthorityData,
+			Impersonation: c.Spec.Impersonation,
+		}
+	}
+	return a.Name == b.Name && reflect.DeepEqual(way(a), way(b))
+}
 
-// Run watches over the way to the cluster and over the rights of the gateway's
-// own account there, until ctx ends. Until the first proof has succeeded every
-// request is refused.
-func (k *Kube) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// ServeStream implements edge.Backend.
-func (k *Kube) ServeStream(ctx context.Context, conn net.Conn, notes edge.Notes) { conn.Close() }
-
-// Reachable reports whether the cluster can be used now.
-func (k *Kube) Reachable() bool { return true }
+// Run serves the accepted streams and watches over the way to the cluster and
+// over the rights of the gateway's own account there, until ctx ends. Until the
+// first proof has succeeded every request is refused.
+func (k *Kube) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- k.server.Serve(k.queue) }()
+	k.watch(ctx)
+	k.links.cutAll(wire.Refuse(wire.ReasonShuttingDown, "try again", "the gateway is shutting down"))
+	k.links.wait(cutGrace + time.Second)
+	k.server.Close()
+	<-served
+	k.links.wait(cutGrace + time.Second)
+	k.upstream.Close()
+	return nil
+}
 
 // Drain lets short requests end, tells long ones why and ends them when ctx
-// does. New requests are refused from the call on.
-func (k *Kube) Drain(ctx context.Context) error { return nil }
+// does. No new connection is served from the call on. Run goes on.
+func (k *Kube) Drain(ctx context.Context) error {
+	err := k.server.Shutdown(ctx)
+	k.links.cutAll(wire.Refuse(wire.ReasonShuttingDown, "try again", "the gateway is shutting down"))
+	k.links.wait(cutGrace + time.Second)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// cluster is the object as it stands now, nil when it is gone.
+func (k *Kube) cluster(s *store.Snapshot) *v1alpha1.TargetCluster {
+	if s == nil {
+		return nil
+	}
+	return s.Clusters[k.name]
+}
+
+// needs are what the account must be able to do, by the state of now, the names
+// that it would be asked for one by one, and the state's version.
+func (k *Kube) needs() (n impersonate.Needs, users []string, version string) {
+	n.Profile = k.o.Cluster.Spec.Impersonation
+	s := k.o.Snapshot()
+	cluster := k.cluster(s)
+	if cluster == nil {
+		return n, nil, ""
+	}
+	n.Roles = slices.Sorted(maps.Keys(s.Roles))
+	n.Permissive = cluster.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
+	for _, p := range s.Policies {
+		if impersonate.Concerns(p, cluster) {
+			n.Policies = append(n.Policies, p)
+			n.Permissive = n.Permissive || p.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
+		}
+	}
+	if k.o.Further != nil {
+		n.ExtraKeys = k.o.Further.ExtraKeys()
+	}
+	for _, role := range s.Roles {
+		for _, user := range role.Spec.Users {
+			if !strings.Contains(user, "*") && len(users) < maxAsked {
+				users = append(users, k.o.Tokens.UsernamePrefix()+user)
+			}
+		}
+	}
+	return n, users, s.Version
+}
+
+// maxAsked bounds the questions about single users.
+const maxAsked = 50

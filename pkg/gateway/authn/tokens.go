@@ -63,13 +63,20 @@ func NewTokens(o TokensOptions) *Tokens {
 // Issuer is the "iss" that tells control's tokens from all others.
 func (t *Tokens) Issuer() string { return t.o.Issuer }
 
-// For is the authenticator of one cluster, which accepts tokens for that
-// cluster's UID only.
-func (t *Tokens) For(uid wire.ClusterUID) Authenticator { return clusterTokens{t, uid} }
+// UsernamePrefix is what stands before a person's name toward Kubernetes.
+func (t *Tokens) UsernamePrefix() string { return t.o.UsernamePrefix }
+
+// For is the authenticator of one cluster: control's tokens for that cluster's
+// UID, and the tokens of further, nil where no other issuer is accepted. The
+// token's own "iss" decides which of the two may judge it, and that is final.
+func (t *Tokens) For(uid wire.ClusterUID, further Authenticator) Authenticator {
+	return clusterTokens{t, uid, further}
+}
 
 type clusterTokens struct {
 	tokens   *Tokens
 	audience wire.ClusterUID
+	further  Authenticator
 }
 
 func (c clusterTokens) Authenticate(ctx context.Context, raw string) (*Identity, *wire.Refusal) {
@@ -78,6 +85,9 @@ func (c clusterTokens) Authenticate(ctx context.Context, raw string) (*Identity,
 	entry, ok := t.cache.get(sum)
 	result := "hit"
 	if !ok {
+		if c.further != nil && claimedIssuer(raw) != t.o.Issuer {
+			return c.further.Authenticate(ctx, raw)
+		}
 		identity, aud, refusal := t.verify(ctx, raw)
 		if refusal != nil {
 			t.o.Checked("refused")
@@ -93,6 +103,15 @@ func (c clusterTokens) Authenticate(ctx context.Context, raw string) (*Identity,
 	}
 	t.o.Checked(result)
 	return entry.identity, nil
+}
+
+// claimedIssuer is what the token says of itself, empty when it cannot be read.
+func claimedIssuer(raw string) string {
+	form, err := parse(raw)
+	if err != nil {
+		return ""
+	}
+	return form.issuer
 }
 
 func (t *Tokens) verify(ctx context.Context, raw string) (*Identity, string, *wire.Refusal) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -226,6 +228,20 @@ func sorted(s []string) []string {
 	s = slices.Clone(s)
 	slices.Sort(s)
 	return slices.Compact(s)
+}
+
+// Concerns reports whether policy p names cluster c.
+func Concerns(p *v1alpha1.AccessPolicy, c *v1alpha1.TargetCluster) bool {
+	for _, pattern := range p.Spec.Clusters {
+		if ok, err := path.Match(pattern, c.Name); pattern == "*" || ok && err == nil {
+			return true
+		}
+	}
+	if p.Spec.ClusterSelector == nil {
+		return false
+	}
+	selector, err := metav1.LabelSelectorAsSelector(p.Spec.ClusterSelector)
+	return err == nil && selector.Matches(labels.Set(c.Labels))
 }
 
 // Missing names the first right among needed that actual does not hold, empty

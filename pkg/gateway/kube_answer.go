@@ -1,0 +1,157 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// answer is the client's side of a request. It counts, keeps interim responses
+// of upstream back, and knows where a watch may be told why it ends.
+type answer struct {
+	http.ResponseWriter
+	code  int
+	bytes int64
+	last  byte // the last byte written
+	watch bool // a stream of JSON lines
+	// refusal is what was answered, for the record.
+	refusal *wire.Refusal
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) WriteHeader(code int) {
+	if code < http.StatusOK || a.code != 0 {
+		return
+	}
+	a.code = code
+	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if a.code == 0 {
+		a.WriteHeader(http.StatusOK)
+	}
+	n, err := a.ResponseWriter.Write(b)
+	a.bytes += int64(n)
+	if n > 0 {
+		a.last = b[n-1]
+	}
+	return n, err
+}
+
+// refuse answers with r, in the form that stock clients print. Nothing must
+// have been written.
+func (a *answer) refuse(r *wire.Refusal, path string) {
+	text := message(r)
+	code := r.Status()
+	h := a.Header()
+	clear(h)
+	h.Set(wire.HeaderDecision, string(r.Decision))
+	h.Set("Audit-Id", string(r.Decision))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if code == http.StatusTooManyRequests {
+		h.Set("Retry-After", "1")
+	}
+	if discovery(path) {
+		// client-go throws a Status away there, and of some codes the text too.
+		if code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout {
+			code = http.StatusBadGateway
+		}
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		a.WriteHeader(code)
+		_, _ = a.Write([]byte(text))
+		return
+	}
+	body, err := json.Marshal(status(r, code, text))
+	if err != nil {
+		body = []byte(`{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","code":500}`)
+	}
+	h.Set("Content-Type", "application/json")
+	a.WriteHeader(code)
+	_, _ = a.Write(append(body, '\n'))
+}
+
+// farewell ends a watch with an event that says why, where one fits in: between
+// two lines of JSON. It reports whether the answer is complete then.
+func (a *answer) farewell(r *wire.Refusal) bool {
+	if !a.watch || a.bytes > 0 && a.last != '\n' {
+		return false
+	}
+	event, err := json.Marshal(struct {
+		Type   string        `json:"type"`
+		Object metav1.Status `json:"object"`
+	}{"ERROR", status(r, http.StatusForbidden, message(r))})
+	if err != nil {
+		return false
+	}
+	if _, err := a.Write(append(event, '\n')); err != nil {
+		return false
+	}
+	return http.NewResponseController(a.ResponseWriter).Flush() == nil
+}
+
+// message is the one line that a person reads: what, the next command, and how
+// to find the decision again.
+func message(r *wire.Refusal) string {
+	text := "zt: " + r.Error()
+	if r.Decision != "" {
+		text += " [decision " + string(r.Decision) + "]"
+	}
+	return text
+}
+
+func status(r *wire.Refusal, code int, text string) metav1.Status {
+	return metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		Status:   metav1.StatusFailure,
+		Message:  text,
+		Reason:   statusReason(code),
+		Details: &metav1.StatusDetails{
+			Causes: []metav1.StatusCause{{Type: metav1.CauseType("zt:" + r.Reason), Message: r.Message, Field: r.Policy}},
+		},
+		Code: int32(code),
+	}
+}
+
+// statusReason is Kubernetes' word for an HTTP status.
+func statusReason(code int) metav1.StatusReason {
+	switch code {
+	case http.StatusBadRequest:
+		return metav1.StatusReasonBadRequest
+	case http.StatusUnauthorized:
+		return metav1.StatusReasonUnauthorized
+	case http.StatusForbidden:
+		return metav1.StatusReasonForbidden
+	case http.StatusMethodNotAllowed:
+		return metav1.StatusReasonMethodNotAllowed
+	case http.StatusRequestEntityTooLarge:
+		return metav1.StatusReasonRequestEntityTooLarge
+	case http.StatusTooManyRequests:
+		return metav1.StatusReasonTooManyRequests
+	case http.StatusServiceUnavailable:
+		return metav1.StatusReasonServiceUnavailable
+	case http.StatusGatewayTimeout:
+		return metav1.StatusReasonTimeout
+	case http.StatusInternalServerError, http.StatusBadGateway:
+		return metav1.StatusReasonInternalError
+	default:
+		return metav1.StatusReasonUnknown
+	}
+}
+
+// discovery paths are those that client-go reads as raw bytes.
+func discovery(path string) bool {
+	path = strings.TrimSuffix(path, "/")
+	switch path {
+	case "/api", "/apis", "/version":
+		return true
+	}
+	return path == "/openapi" || strings.HasPrefix(path, "/openapi/")
+}

@@ -1,0 +1,423 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/evidence"
+	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/trust"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+const (
+	// cutGrace is how long the requests of a connection that is cut have to tell
+	// their clients why.
+	cutGrace = 1200 * time.Millisecond
+	// afterEnd is how long a connection outlives its certificate, for a renewal
+	// that is on its way.
+	afterEnd = 3 * time.Second
+	// refusedTime is how long a connection lives on which every request is
+	// refused.
+	refusedTime = 30 * time.Second
+)
+
+// link is one accepted connection: the person that it belongs to, for how long,
+// and everything that goes on in it.
+type link struct {
+	kube   *Kube
+	conn   *tls.Conn
+	notes  edge.Notes
+	holder string // in whose name limits are counted
+	source string // address for the record, "" if unknown
+	host   string // what Host must be
+	regime string
+	done   chan struct{} // closed when the connection is
+
+	ctx    context.Context // of all requests on it
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex
+	identity *trust.Identity // nil for direct; the latest that was renewed
+	refusal  *wire.Refusal   // every request gets it
+	end      *time.Timer     // at the certificate's end
+	release  func()          // out of the registry
+	closed   bool
+}
+
+// peerKey is what stays the same when a certificate is renewed.
+type peerKey struct {
+	session wire.SessionID
+	key     wire.Thumbprint
+}
+
+// links holds the live connections of one Kube.
+type links struct {
+	kube *Kube
+
+	mu     sync.Mutex
+	byConn map[*tls.Conn]*link
+	byPeer map[peerKey]map[*link]struct{}
+	idle   chan struct{} // closed while there is none; replaced by the next one
+}
+
+func (ls *links) init(k *Kube) {
+	ls.kube = k
+	ls.byConn = map[*tls.Conn]*link{}
+	ls.byPeer = map[peerKey]map[*link]struct{}{}
+	ls.idle = make(chan struct{})
+	close(ls.idle)
+}
+
+// ServeStream implements edge.Backend.
+func (k *Kube) ServeStream(ctx context.Context, conn net.Conn, notes edge.Notes) {
+	secure, peer, err := k.acceptor.Accept(ctx, conn)
+	if err != nil {
+		k.notAccepted(err, notes)
+		return
+	}
+	if peer.Proof != nil && peer.Refusal == nil {
+		k.renew(&peer.Proof.Identity)
+	}
+	if secure == nil {
+		return // a renewal, which opens nothing
+	}
+	l := k.links.add(ctx, secure, peer, notes)
+	if !k.queue.put(ctx, secure) {
+		l.close()
+	}
+	stop := context.AfterFunc(ctx, func() {
+		l.cut(wire.Refuse(wire.ReasonShuttingDown, "try again", "the connection ends"))
+	})
+	<-l.done
+	stop()
+}
+
+// notAccepted records a stream that proved nothing. One that never said anything
+// is a health check, and no event.
+func (k *Kube) notAccepted(err error, notes edge.Notes) {
+	if errors.Is(err, io.EOF) {
+		k.o.Metrics.Handshake(notes.Regime, "empty")
+		return
+	}
+	k.o.Metrics.Handshake(notes.Regime, "refused")
+	record := audit.Record{
+		Event: audit.EventStream, Cluster: k.name, Decision: audit.Refused, Reason: wire.ReasonProofInvalid,
+		Source: address(notes), Regime: notes.Regime, Session: notes.Session, Device: notes.Device,
+		Error: audit.Clip(err.Error(), 300),
+	}
+	_ = k.o.Audit.Event(record)
+}
+
+func address(notes edge.Notes) string {
+	if !notes.Client.IsValid() {
+		return ""
+	}
+	return notes.Client.Addr().Unmap().String()
+}
+
+// directTLS is for streams without a preface, whatever the edge calls them.
+// There are no kubeconfig certificates yet, so none is accepted.
+func (k *Kube) directTLS() *tls.Config {
+	certificate := k.o.Certificate
+	if c := k.cluster(k.o.Snapshot()); c == nil || !c.Spec.Direct {
+		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errDirectOff }
+	}
+	return trust.DirectServer(certificate, x509.NewCertPool, k.o.TrustDomain, k.name)
+}
+
+var errDirectOff = errors.New("the stream has no proof, and the cluster's direct name is off")
+
+// add registers the connection before anybody asks whether it is revoked.
+func (ls *links) add(ctx context.Context, secure *tls.Conn, peer *evidence.Peer, notes edge.Notes) *link {
+	k := ls.kube
+	l := &link{
+		kube: k, conn: secure, notes: notes, source: address(notes),
+		host: k.host, regime: edge.RegimeTunnel, refusal: peer.Refusal, done: make(chan struct{}), release: func() {},
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	l.holder = "source " + l.source
+	if peer.Direct() {
+		l.host, l.regime = k.directHost, edge.RegimeDirect
+		if secure.ConnectionState().ServerName != k.directHost {
+			l.refusal = wire.Refuse(wire.ReasonWrongHost, "", "%q is not served here", secure.ConnectionState().ServerName)
+		}
+	} else {
+		l.identity = &peer.Proof.Identity
+		l.holder = string(l.identity.User.Issuer) + " " + string(l.identity.User.Subject)
+	}
+	ls.mu.Lock()
+	if len(ls.byConn) == 0 {
+		ls.idle = make(chan struct{})
+	}
+	ls.byConn[secure] = l
+	if l.identity != nil {
+		key := peerKey{l.identity.Session, l.identity.Key}
+		if ls.byPeer[key] == nil {
+			ls.byPeer[key] = map[*link]struct{}{}
+		}
+		ls.byPeer[key][l] = struct{}{}
+	}
+	ls.mu.Unlock()
+	switch {
+	case l.refusal != nil:
+		// There is time to be told, and no more.
+		l.alarm(refusedTime, l.refusal)
+	case l.identity != nil:
+		l.hold(*l.identity)
+	}
+	k.o.Metrics.Connection("kube", l.regime, 1)
+	return l
+}
+
+// hold registers the connection under the facts of a certificate and sets the
+// alarm to its end.
+func (l *link) hold(id trust.Identity) {
+	k := l.kube
+	facts := k.o.Facts(id)
+	facts.Cluster = k.name
+	release := k.o.Registry.Register(facts, l.cut)
+	refusal := k.o.Registry.Check(facts)
+
+	l.mu.Lock()
+	old := l.release
+	l.release = release
+	l.identity = &id
+	if l.refusal == nil {
+		l.refusal = refusal
+	}
+	closed := l.closed
+	l.mu.Unlock()
+	old()
+	if closed {
+		release()
+		return
+	}
+	l.alarm(id.NotAfter.Sub(k.o.Now())+afterEnd, wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login",
+		"the session's certificate has ended and was not renewed"))
+}
+
+// alarm sets when the connection is cut unless something is renewed.
+func (l *link) alarm(after time.Duration, refusal *wire.Refusal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end != nil {
+		l.end.Stop()
+	}
+	if !l.closed {
+		l.end = time.AfterFunc(after, func() { l.cut(refusal) })
+	}
+}
+
+// renew extends every connection of a session on a device to the end of a newer
+// certificate for the same two.
+func (k *Kube) renew(id *trust.Identity) {
+	ls := &k.links
+	ls.mu.Lock()
+	var renewed []*link
+	for l := range ls.byPeer[peerKey{id.Session, id.Key}] {
+		renewed = append(renewed, l)
+	}
+	ls.mu.Unlock()
+	for _, l := range renewed {
+		l.mu.Lock()
+		newer := l.refusal == nil && l.identity.User.Same(id.User) && id.NotAfter.After(l.identity.NotAfter)
+		l.mu.Unlock()
+		if newer {
+			l.hold(*id)
+		}
+	}
+}
+
+// peer is whose connection it is now, nil for direct, and why he is refused.
+func (l *link) peer() (*trust.Identity, *wire.Refusal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity, l.refusal
+}
+
+// cut ends everything on the connection with a reason and then the connection.
+// It does not block.
+func (l *link) cut(refusal *wire.Refusal) {
+	l.mu.Lock()
+	first := l.refusal == nil
+	if first {
+		l.refusal = refusal
+	}
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return
+	}
+	if first {
+		l.kube.o.Metrics.Cut("kube", refusal.Reason)
+	}
+	l.cancel(refusal)
+	time.AfterFunc(cutGrace, func() { l.conn.NetConn().Close() })
+}
+
+// close is called when the connection is over.
+func (l *link) close() {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	l.closed = true
+	if l.end != nil {
+		l.end.Stop()
+	}
+	release, identity := l.release, l.identity
+	l.mu.Unlock()
+	l.conn.Close()
+	l.cancel(net.ErrClosed)
+	release()
+
+	ls := &l.kube.links
+	ls.mu.Lock()
+	delete(ls.byConn, l.conn)
+	if identity != nil {
+		key := peerKey{identity.Session, identity.Key}
+		delete(ls.byPeer[key], l)
+		if len(ls.byPeer[key]) == 0 {
+			delete(ls.byPeer, key)
+		}
+	}
+	if len(ls.byConn) == 0 {
+		close(ls.idle)
+	}
+	ls.mu.Unlock()
+	l.kube.o.Metrics.Connection("kube", l.regime, -1)
+	close(l.done)
+}
+
+func (ls *links) of(conn net.Conn) *link {
+	secure, _ := conn.(*tls.Conn)
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.byConn[secure]
+}
+
+func (ls *links) cutAll(refusal *wire.Refusal) {
+	ls.mu.Lock()
+	var all []*link
+	for _, l := range ls.byConn {
+		all = append(all, l)
+	}
+	ls.mu.Unlock()
+	for _, l := range all {
+		l.cut(refusal)
+	}
+}
+
+// wait returns when no connection is left, or after d.
+func (ls *links) wait(d time.Duration) {
+	ls.mu.Lock()
+	idle := ls.idle
+	ls.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	}
+}
+
+// Limits of an accepted connection (VECTORS, decision 23).
+const (
+	headerLimit     = 64 << 10
+	headerTime      = 10 * time.Second
+	idleTime        = 10 * time.Minute
+	streamsPerLink  = 100
+	streamWindow    = 1 << 20
+	maxRequestBody  = 3 << 20
+	requestTime     = 75 * time.Second // the API server's own is 60 s
+	maxPath         = 8 << 10
+	linkPingAfter   = 30 * time.Second
+	linkPingTimeout = 15 * time.Second
+)
+
+type linkKey struct{}
+
+// newServer reads requests off accepted connections. There is no write timeout:
+// a watch may last for days.
+func (k *Kube) newServer() *http.Server {
+	return &http.Server{
+		Handler:           http.HandlerFunc(k.serve),
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		// net/http allows 4 KiB of slack on top.
+		MaxHeaderBytes: headerLimit - 4<<10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          streamsPerLink,
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: 4*streamWindow - 1,
+			SendPingTimeout:               linkPingAfter,
+			PingTimeout:                   linkPingTimeout,
+		},
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			l := k.links.of(conn)
+			if l == nil {
+				return ctx
+			}
+			// What ends the link ends every request on it, with its reason.
+			ctx, cancel := context.WithCancelCause(ctx)
+			context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })
+			return context.WithValue(ctx, linkKey{}, l)
+		},
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				if l := k.links.of(conn); l != nil {
+					l.close()
+				}
+			}
+		},
+		// Broken handshakes and vanished clients are no events of ours.
+		ErrorLog: slog.NewLogLogger(k.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// queue hands accepted connections to the server. It is the server's listener.
+type queue struct {
+	conns chan *tls.Conn
+	once  sync.Once
+	ended chan struct{}
+}
+
+func newQueue() *queue { return &queue{conns: make(chan *tls.Conn), ended: make(chan struct{})} }
+
+// put reports whether the server took conn.
+func (q *queue) put(ctx context.Context, conn *tls.Conn) bool {
+	select {
+	case q.conns <- conn:
+		return true
+	case <-q.ended:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case conn := <-q.conns:
+		return conn, nil
+	case <-q.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.ended) })
+	return nil
+}
+
+func (q *queue) Addr() net.Addr { return &net.UnixAddr{Name: "streams", Net: "memory"} }
