@@ -156,18 +156,30 @@ func TestV208RevokeRacesWithConnect(t *testing.T) {
 		var alive, bystanders atomic.Int64
 		start := make(chan struct{})
 		var opening sync.WaitGroup
+		// connect opens one stream; whoever is cut connects again at once, as
+		// real clients do, while the rest is still being cut.
+		var connect func(again bool)
+		connect = func(again bool) {
+			alive.Add(1)
+			var once sync.Once
+			die := func() { once.Do(func() { alive.Add(-1) }) }
+			release := r.Register(victim, func(*wire.Refusal) {
+				die()
+				if again {
+					connect(false)
+				}
+			})
+			if r.Check(victim) != nil {
+				release()
+				die()
+			}
+		}
+		connect(true)
 		for range 8 {
 			opening.Go(func() {
 				<-start
 				for range 20 {
-					alive.Add(1)
-					var once sync.Once
-					die := func() { once.Do(func() { alive.Add(-1) }) }
-					release := r.Register(victim, func(*wire.Refusal) { die() })
-					if r.Check(victim) != nil {
-						release()
-						die()
-					}
+					connect(true)
 				}
 			})
 			opening.Go(func() {
