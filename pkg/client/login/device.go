@@ -48,7 +48,7 @@ func (c *Client) DeviceCode(ctx context.Context) (*Tokens, error) {
 			return got, nil
 		}
 	}
-	if ctx.Err() == nil && limited.Err() != nil {
+	if ctx.Err() == nil && !time.Now().Before(grant.Expiry) {
 		return nil, refuse(opDevice, ErrTooLate, "kubectl zt login --device-code", "the code expired before it was confirmed")
 	}
 	return nil, c.explain(ctx, opDevice, err)
@@ -56,12 +56,13 @@ func (c *Client) DeviceCode(ctx context.Context) (*Tokens, error) {
 
 // poll asks until there is an answer. x/oauth2 honours the interval and
 // slow_down; a poll that times out halves the pace (section 3.5) where x/oauth2
-// would give up.
+// would give up. The end of the code looks like a timeout too and is none.
 func (c *Client) poll(ctx context.Context, grant *oauth2.DeviceAuthResponse) (*oauth2.Token, error) {
 	for {
 		token, err := c.oauth.DeviceAccessToken(ctx, grant)
 		var slow net.Error
-		if err == nil || ctx.Err() != nil || !errors.As(err, &slow) || !slow.Timeout() {
+		if err == nil || !errors.As(cause(ctx, err), &slow) || !slow.Timeout() ||
+			ctx.Err() != nil || !time.Now().Before(grant.Expiry) {
 			return token, err
 		}
 		grant.Interval *= 2

@@ -119,8 +119,10 @@ func (c *Client) explain(ctx context.Context, op string, err error) *Error {
 		return refuse(op, ErrUntrusted, "", "certificate of %s: %v", c.cfg.Issuer, badCert.Err)
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return refuse(op, ErrUnreachable, "", "no answer from %s within %s", c.cfg.Issuer, requestTimeout)
-	case errors.As(err, &netErr), errors.As(err, &urlErr):
-		return refuse(op, ErrUnreachable, "", "%v", err)
+	case errors.As(err, &urlErr):
+		for errors.As(urlErr.Err, &urlErr) {
+		}
+		return refuse(op, ErrUnreachable, "", "%s does not answer: %v", c.cfg.Issuer, urlErr.Err)
 	default:
 		return refuse(op, nil, "", "%v", err)
 	}

@@ -7,21 +7,25 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-// exchange is the transport of one operation: it cuts every body at maxBody,
-// and makes up for what the libraries in between lose. x/oauth2 sends the device
-// authorisation without a context, so the operation's ends every request here;
-// and both x/oauth2 and go-oidc flatten some errors into text, so the last
-// transport error is kept for explain.
+// exchange is the transport of one operation: it bounds every answer in length
+// and time, and makes up for what the libraries in between lose. x/oauth2 sends
+// the device authorisation without a context and leaves its body open, so the
+// operation's context ends every request here, and the last byte does too
+// (http.Client.Timeout would leave a goroutine behind); and both x/oauth2 and
+// go-oidc flatten some errors into text, so the last transport error is kept for
+// explain.
 type exchange struct {
 	base http.RoundTripper
 	ctx  context.Context //nolint:containedctx // see above; lives as long as the operation
 
-	mu     sync.Mutex
-	failed error
+	mu       sync.Mutex
+	failed   error
+	deadline time.Time // of the request under way, its redirects included
 }
 
 type exchangeKey struct{}
@@ -30,7 +34,7 @@ type exchangeKey struct{}
 // an exchange of their own.
 func (c *Client) begin(ctx context.Context) context.Context {
 	x := &exchange{base: c.transport, ctx: ctx}
-	client := &http.Client{Transport: x, Timeout: requestTimeout, CheckRedirect: checkRedirect}
+	client := &http.Client{Transport: x, CheckRedirect: checkRedirect}
 	return oidc.ClientContext(context.WithValue(ctx, exchangeKey{}, x), client)
 }
 
@@ -54,9 +58,19 @@ func (x *exchange) note(err error) {
 	x.failed = err
 }
 
+// start opens a request, or goes on with one that was redirected.
+func (x *exchange) start(redirected bool) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.failed = nil
+	if !redirected {
+		x.deadline = time.Now().Add(requestTimeout)
+	}
+	return x.deadline
+}
+
 func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
-	x.note(nil)
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithDeadline(r.Context(), x.start(r.Response != nil))
 	stop := context.AfterFunc(x.ctx, cancel)
 	end := func() { stop(); cancel() }
 	resp, err := x.base.RoundTrip(r.WithContext(ctx))

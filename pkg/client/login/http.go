@@ -12,7 +12,7 @@ import (
 
 // Limits of one request to the provider.
 const (
-	maxBody        = 1 << 20 // bytes, after decompression
+	maxBody        = 1<<20 - 1 // bytes, after decompression; x/oauth2 goes on with a body cut at 1 MiB
 	maxHeader      = 64 << 10
 	requestTimeout = 30 * time.Second // from the first byte out to the last byte in
 	maxRedirects   = 3
