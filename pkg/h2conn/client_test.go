@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -119,9 +120,7 @@ func TestRefused(t *testing.T) {
 			check("read", err)
 			_, err = stream.Response(t.Context())
 			check("response", err)
-			if client.Streams() != 0 {
-				t.Errorf("%d streams are left", client.Streams())
-			}
+			eventually(t, func() bool { return client.Streams() == 0 })
 		})
 	}
 }
@@ -129,12 +128,13 @@ func TestRefused(t *testing.T) {
 // TestConnectContext: ctx ends an opening that nobody answers, and nothing after.
 func TestConnectContext(t *testing.T) {
 	t.Parallel()
-	answer, given := make(chan bool), make(chan bool, 1)
+	entered, answer, left := make(chan bool, 2), make(chan bool), make(chan bool, 1)
 	server := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		entered <- true
 		select {
 		case <-answer:
 		case <-r.Context().Done():
-			given <- true
+			left <- true
 			return
 		}
 		stream, err := Accept(w, r)
@@ -153,11 +153,12 @@ func TestConnectContext(t *testing.T) {
 	}
 	defer first.Close()
 	reason := errors.New("had enough")
+	<-entered
 	cancel(reason)
 	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, reason) {
 		t.Errorf("read after cancel: %v", err)
 	}
-	<-given // the server knows
+	<-left
 
 	ctx, cancel = context.WithCancelCause(t.Context())
 	second, err := client.Connect(ctx, "prod:443", nil)
@@ -304,7 +305,7 @@ func TestPeerVanishes(t *testing.T) {
 		a, b := net.Pipe()
 		c, s = &blackHole{Conn: a}, &blackHole{Conn: b}
 		accepted := make(chan *ServerStream, 1)
-		h1 := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h1 := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stream, err := Accept(w, r)
 			if err != nil {
 				t.Error(err)

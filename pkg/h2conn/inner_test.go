@@ -2,6 +2,7 @@ package h2conn
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -218,6 +219,43 @@ func TestLateWrites(t *testing.T) {
 		}
 	}
 	writing.Wait()
+}
+
+// TestNoMixUp: buffers go from stream to stream, bytes never do, however streams end.
+func TestNoMixUp(t *testing.T) {
+	t.Parallel()
+	server := serveStreams(t, func(s *ServerStream) {
+		own := make([]byte, 1)
+		if _, err := io.ReadFull(s, own); err == nil {
+			text := bytes.Repeat(own, 30_000)
+			for err == nil {
+				_, err = s.Write(text)
+			}
+		}
+	})
+	client := server.dial(t)
+	var streams sync.WaitGroup
+	for i := range 60 {
+		streams.Go(func() {
+			own := byte(i)
+			stream, err := client.Connect(t.Context(), "prod:443", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer stream.Abort() // in the middle of a frame
+			stream.Write([]byte{own})
+			buffer := make([]byte, 40_000)
+			for range 10 + i {
+				n, err := stream.Read(buffer)
+				if other := bytes.Trim(buffer[:n], string([]byte{own})); err != nil || len(other) != 0 {
+					t.Errorf("stream %d read %d bytes of others, %v", i, len(other), err)
+					return
+				}
+			}
+		})
+	}
+	streams.Wait()
 }
 
 // TestIdleMemory: an idle stream that has carried a large body costs both ends
