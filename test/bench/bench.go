@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,11 @@ import (
 	"github.com/kube-zt/zt/test/bench/report"
 	"github.com/kube-zt/zt/test/env"
 )
+
+// page begins the Markdown form.
+//
+//go:embed page.md
+var page string
 
 // namespace of everything that is measured.
 const namespace = "bench"
@@ -129,6 +135,9 @@ func (b *bench) add(s *report.Section) error {
 // finish writes the report. As text, the sections stand there already.
 func (b *bench) finish() error {
 	if b.options.output == "markdown" {
+		if _, err := io.WriteString(b.out, page+"\n"); err != nil {
+			return err
+		}
 		return b.report.Markdown(b.out)
 	}
 	summary := report.Report{Facts: b.report.Facts}

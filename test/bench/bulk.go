@@ -174,6 +174,7 @@ func (w *way) upgradeOn(ctx context.Context, conn net.Conn, path string) (net.Co
 	if err != nil {
 		return nil, err
 	}
+	answer.Body.Close() // has none, and this reads none
 	if answer.StatusCode != http.StatusOK {
 		return nil, errors.New(answer.Status)
 	}
@@ -190,13 +191,14 @@ func (w *way) upgradeOn(ctx context.Context, conn net.Conn, path string) (net.Co
 		return nil, err
 	}
 	reader := bufio.NewReaderSize(inner, 32<<10)
-	answer, err = http.ReadResponse(reader, request)
+	switched, err := http.ReadResponse(reader, request)
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode != http.StatusSwitchingProtocols {
-		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
-		return nil, fmt.Errorf("%s: %s", answer.Status, text)
+	defer switched.Body.Close() // of a 101, empty
+	if switched.StatusCode != http.StatusSwitchingProtocols {
+		text, _ := io.ReadAll(io.LimitReader(switched.Body, 1<<10))
+		return nil, fmt.Errorf("%s: %s", switched.Status, text)
 	}
 	return upgraded{inner, reader}, nil
 }

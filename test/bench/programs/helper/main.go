@@ -4,15 +4,14 @@ package main
 
 import (
 	"io"
-	"os"
-
 	"net"
+	"os"
 )
 
 func main() {
 	conn, err := net.Dial("unix", os.Args[1])
 	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
+		_, _ = os.Stderr.WriteString(err.Error() + "\n")
 		os.Exit(1)
 	}
 	if _, err := conn.Write([]byte("credential\n")); err != nil {
