@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/cli-runtime/pkg/printers"
+
+	"github.com/kube-zt/zt/pkg/api/manifest"
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/impersonate"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+type rbacFlags struct {
+	Profile string
+	Config  string
+	Cluster string
+}
+
+func newRBACCommand(streams genericiooptions.IOStreams) *cobra.Command {
+	var flags rbacFlags
+	cmd := &cobra.Command{
+		Use:   "rbac --config DIR",
+		Short: "Print the account and the rights that the gateway needs in a cluster",
+		Long: `Print, as YAML for kubectl apply, the namespace, the service account
+zt-impersonate and the ClusterRole that lets it act in people's names: as the
+groups of the roles in DIR and, in the constrained profile (Kubernetes 1.36 and
+newer), only for what the policies in DIR allow. Apply it again when roles or
+policies change. Whoever applies it must hold these rights himself.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return runRBAC(streams, flags, time.Now()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.Config, "config", "", "directory with the manifests, as in Directory/config")
+	f.StringVar(&flags.Profile, "profile", "", "constrained or legacy (default: what the TargetCluster says)")
+	f.StringVar(&flags.Cluster, "cluster", "", "TargetCluster (default: the only one)")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+func runRBAC(streams genericiooptions.IOStreams, flags rbacFlags, now time.Time) error {
+	wishes, problems, err := readManifests(flags.Config, now)
+	if err != nil {
+		return err
+	}
+	if len(problems) > 0 {
+		manifest.Sort(problems)
+		for _, p := range problems {
+			fmt.Fprintln(streams.ErrOut, p.Error())
+		}
+		return errReported
+	}
+	cluster, err := wishes.choose(flags.Cluster)
+	if err != nil {
+		return err
+	}
+	needs := wishes.needs(cluster)
+	switch strings.ToLower(flags.Profile) {
+	case "":
+	case "constrained":
+		needs.Profile = v1alpha1.ImpersonationConstrained
+	case "legacy":
+		needs.Profile = v1alpha1.ImpersonationLegacy
+	default:
+		return fmt.Errorf("--profile %q: want constrained or legacy", flags.Profile)
+	}
+	out := bytes.Buffer{}
+	fmt.Fprintf(&out, "# zt-gateway rbac: cluster %s, profile %s.\n", cluster.Name, strings.ToLower(string(needs.Profile)))
+	printer := &printers.YAMLPrinter{}
+	for _, object := range accountObjects(needs) {
+		if err := printer.PrintObj(object, &out); err != nil {
+			return err
+		}
+	}
+	_, err = streams.Out.Write(out.Bytes())
+	return err
+}
+
+// wishes are the manifests that say what the account must be able to do.
+type wishes struct {
+	clusters map[string]*v1alpha1.TargetCluster
+	roles    []wire.Role
+	policies []*v1alpha1.AccessPolicy
+}
+
+func readManifests(dir string, now time.Time) (wishes, []manifest.Error, error) {
+	w := wishes{clusters: map[string]*v1alpha1.TargetCluster{}}
+	var problems []manifest.Error
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if ext := filepath.Ext(path); entry.IsDir() || ext != ".yaml" && ext != ".yml" && ext != ".json" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		objects, errs := manifest.Decode(path, data)
+		problems = append(problems, errs...)
+		for i := range objects {
+			problems = append(problems, objects[i].Check(now)...)
+			switch o := objects[i].Object.(type) {
+			case *v1alpha1.TargetCluster:
+				w.clusters[o.Name] = o
+			case *v1alpha1.AccessRole:
+				w.roles = append(w.roles, wire.Role(o.Name))
+			case *v1alpha1.AccessPolicy:
+				w.policies = append(w.policies, o)
+			}
+		}
+		return nil
+	})
+	return w, problems, err
+}
+
+func (w *wishes) choose(name string) (*v1alpha1.TargetCluster, error) {
+	names := slices.Sorted(maps.Keys(w.clusters))
+	switch {
+	case name != "" && w.clusters[name] != nil:
+		return w.clusters[name], nil
+	case name != "":
+		return nil, fmt.Errorf("there is no TargetCluster %q; there are: %s", name, strings.Join(names, ", "))
+	case len(names) == 1:
+		return w.clusters[names[0]], nil
+	case len(names) == 0:
+		return nil, errors.New("there is no TargetCluster in the directory")
+	default:
+		return nil, fmt.Errorf("there are several clusters: choose one with --cluster (%s)", strings.Join(names, ", "))
+	}
+}
+
+func (w *wishes) needs(cluster *v1alpha1.TargetCluster) impersonate.Needs {
+	needs := impersonate.Needs{
+		Profile:    cluster.Spec.Impersonation,
+		Roles:      w.roles,
+		Permissive: cluster.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive,
+	}
+	if needs.Profile == "" {
+		needs.Profile = v1alpha1.ImpersonationConstrained
+	}
+	for _, p := range w.policies {
+		if impersonate.Concerns(p, cluster) {
+			needs.Policies = append(needs.Policies, p)
+			needs.Permissive = needs.Permissive || p.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
+		}
+	}
+	return needs
+}
+
+// accountObjects are what kubectl shall apply, in the order in which they need
+// each other.
+func accountObjects(needs impersonate.Needs) []runtime.Object {
+	labels := map[string]string{"app.kubernetes.io/part-of": "zt"}
+	return []runtime.Object{
+		&corev1.Namespace{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+			ObjectMeta: metav1.ObjectMeta{Name: impersonate.Namespace, Labels: labels},
+		},
+		&corev1.ServiceAccount{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: impersonate.Namespace, Name: impersonate.Account, Labels: labels},
+		},
+		&rbacv1.ClusterRole{
+			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
+			ObjectMeta: metav1.ObjectMeta{Name: impersonate.Account, Labels: labels},
+			Rules:      needs.Rules(),
+		},
+		&rbacv1.ClusterRoleBinding{
+			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},
+			ObjectMeta: metav1.ObjectMeta{Name: impersonate.Account, Labels: labels},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: impersonate.Account},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: impersonate.Namespace, Name: impersonate.Account}},
+		},
+	}
+}
