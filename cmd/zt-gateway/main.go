@@ -1,0 +1,37 @@
+// Command zt-gateway stands between people and clusters: it checks devices,
+// issues sessions, relays streams, and judges every request.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	root := &cobra.Command{
+		Use:           "zt-gateway",
+		Short:         "Zero-trust access to the Kubernetes API: the gateway",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newServeCommand(streams), newInitCommand(streams), newCheckCommand(streams), newRBACCommand(streams), newVersionCommand(streams))
+	if err := root.ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errReported) {
+			fmt.Fprintf(os.Stderr, "zt-gateway: %v\n", err)
+		}
+		os.Exit(1)
+	}
+}

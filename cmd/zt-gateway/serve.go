@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/klog/v2"
+
+	"github.com/kube-zt/zt/pkg/api/manifest"
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway"
+)
+
+type serveFlags struct {
+	config string
+	debug  bool
+}
+
+func newServeCommand(streams genericiooptions.IOStreams) *cobra.Command {
+	var flags serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Serve until SIGTERM; SIGHUP reloads",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runServe(cmd.Context(), streams, flags)
+		},
+	}
+	cmd.Flags().StringVar(&flags.config, "config", "", "the GatewayConfiguration to read")
+	cmd.Flags().BoolVar(&flags.debug, "debug", false, "log what support asks for, too")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags serveFlags) error {
+	configuration, err := readConfiguration(streams, flags.config)
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if flags.debug {
+		level = slog.LevelDebug
+	}
+	logger := slog.New(slog.NewTextHandler(streams.ErrOut, &slog.HandlerOptions{Level: level}))
+	klog.SetSlogLogger(logger) // Kubernetes' libraries speak klog: this is where it ends
+
+	g, err := gateway.New(ctx, gateway.Config{Configuration: configuration, Logger: logger})
+	if err != nil {
+		return fmt.Errorf("%w\nhint: zt-gateway check %s", err, filepath.Join(configuration.Directory, "config"))
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				_ = g.Reload(ctx) // it has logged and counted what is wrong
+			}
+		}
+	}()
+	return g.Run(ctx)
+}
+
+// readConfiguration prints every problem with its place and returns errReported
+// if there was one. Paths in the file are relative to it.
+func readConfiguration(streams genericiooptions.IOStreams, file string) (*v1alpha1.GatewayConfiguration, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w\nhint: zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID", err)
+	}
+	c, problems := manifest.DecodeGateway(file, raw, time.Now())
+	if len(problems) > 0 {
+		for _, p := range problems {
+			fmt.Fprintln(streams.ErrOut, p.Error())
+		}
+		return nil, errReported
+	}
+	base, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return nil, err
+	}
+	absolute := func(path *string) {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(base, *path)
+		}
+	}
+	absolute(&c.Directory)
+	absolute(&c.Audit.File)
+	absolute(&c.FurtherIssuersFile)
+	absolute(&c.OIDC.CertificateAuthorityFile)
+	if c.Certificate != nil {
+		absolute(&c.Certificate.CertFile)
+		absolute(&c.Certificate.KeyFile)
+	}
+	return c, nil
+}

@@ -1,0 +1,148 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// maxBody bounds a request's body, in bytes: an ID token with some thousand
+// groups, and a certificate chain.
+const maxBody = 512 << 10
+
+// routes answers exact paths and methods; all else is refused in JSON.
+type routes map[string]map[string]http.HandlerFunc // path, method
+
+func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	methods, ok := rs[r.URL.Path]
+	if !ok {
+		writeRefusal(w, &wire.Refusal{Reason: wire.ReasonMalformed, Code: http.StatusNotFound, Message: "there is nothing here"})
+		return
+	}
+	handler, ok := methods[r.Method]
+	if !ok {
+		for method := range methods {
+			w.Header().Add("Allow", method)
+		}
+		writeRefusal(w, wire.Refuse(wire.ReasonMethod, "", "%s is not for this path", audit.Clip(r.Method, 16)))
+		return
+	}
+	handler(w, r)
+}
+
+// guard keeps a panic to the request that it happened in.
+func (c *Control) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			c.o.Metrics.Panic("control")
+			c.log.Error("panic in a request", "path", r.URL.Path, "panic", p)
+			writeRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// readJSON reads a body of the one content type, whole, and nothing after it.
+func readJSON(w http.ResponseWriter, r *http.Request, into any) *wire.Refusal {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return &wire.Refusal{Reason: wire.ReasonMalformed, Code: http.StatusUnsupportedMediaType, Message: "the body must be application/json"}
+	}
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	err := decoder.Decode(into)
+	if err == nil {
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = errors.New("something follows the JSON")
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return wire.Refuse(wire.ReasonTooLarge, "", "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	// The decoder's text may quote the body, in which there are secrets.
+	return wire.Refuse(wire.ReasonMalformed, "", "the body is not the JSON that is wanted here")
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		code, body = http.StatusInternalServerError, []byte(`{"reason":"internal","message":"the gateway failed at this request"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(code)
+	w.Write(body)
+}
+
+func writeRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
+	if refusal.Decision != "" {
+		w.Header().Set(wire.HeaderDecision, string(refusal.Decision))
+	}
+	if refusal.Reason == wire.ReasonLimit {
+		w.Header().Set("Retry-After", "30")
+	}
+	writeJSON(w, refusal.Status(), refusal)
+}
+
+// answer runs one step and writes what came of it. Every refusal gets an id.
+func answer[Request, Response any](step func(context.Context, source, *Request) (*Response, *wire.Refusal)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in Request
+		refusal := readJSON(w, r, &in)
+		var out *Response
+		if refusal == nil {
+			out, refusal = step(r.Context(), sourceOf(r), &in)
+		}
+		if refusal != nil {
+			writeRefusal(w, refusal)
+			return
+		}
+		writeJSON(w, http.StatusOK, out)
+	}
+}
+
+func newDecision() wire.DecisionID { return wire.DecisionID(strings.ToLower(rand.Text())) }
+
+// refused gives a refusal its id, counts it under step, and records it. cause
+// is for the audit log alone.
+func (c *Control) refused(step string, r audit.Record, refusal *wire.Refusal, cause error) *wire.Refusal {
+	decided := *refusal
+	decided.Decision = newDecision()
+	r.ID, r.Decision, r.Reason, r.Message, r.Code = decided.Decision, audit.Refused, decided.Reason, decided.Message, decided.Status()
+	if cause != nil {
+		r.Error = audit.Clip(cause.Error(), 512)
+	}
+	c.o.Metrics.Login(step, decided.Reason)
+	_ = c.o.Audit.Event(r) // a refusal never depends on a log write
+	return &decided
+}
+
+// allowed records that something is about to be given. Without the record it
+// must not be.
+func (c *Control) allowed(step string, r audit.Record) *wire.Refusal {
+	r.Decision = audit.Allowed
+	if r.ID == "" {
+		r.ID = newDecision()
+	}
+	if err := c.o.Audit.Event(r); err != nil {
+		c.o.Metrics.Login(step, wire.ReasonAuditFailed)
+		return wire.Refuse(wire.ReasonAuditFailed, "try again", "the gateway cannot write its audit log")
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/policy"
+	"github.com/kube-zt/zt/pkg/gateway/revoke"
+	"github.com/kube-zt/zt/pkg/gateway/store"
+	"github.com/kube-zt/zt/pkg/trust"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// device is what policy knows of a session's device.
+func deviceOf(snapshot *store.Snapshot, record store.SessionRecord) wire.Device {
+	d, _ := snapshot.Device(record.Device)
+	ownership := d.Spec.Ownership
+	if ownership == "" {
+		ownership = v1alpha1.OwnershipPersonal
+	}
+	device := wire.Device{
+		ID: record.Device, Thumbprint: record.Thumbprint,
+		Tier: record.Tier, Ownership: string(ownership), Approved: approved(d), Platform: d.Status.Platform,
+	}
+	if record.Tier == string(v1alpha1.TierNone) {
+		// The login did not prove to be at this device, so none of the device's
+		// merits are the session's.
+		device.Ownership, device.Approved, device.Platform = string(v1alpha1.OwnershipPersonal), false, ""
+	}
+	return device
+}
+
+// roles of a session on a snapshot.
+func (c *Control) roles(snapshot *store.Snapshot, record store.SessionRecord) []wire.Role {
+	subject := policy.Subject{User: record.User, Groups: record.Groups, Device: deviceOf(snapshot, record)}
+	if record.GroupsUnknown {
+		subject.Groups = nil
+	}
+	return snapshot.Policy.Roles(subject)
+}
+
+// factsOf is what the deny set judges a certificate by.
+func (c *Control) factsOf(id trust.Identity, groups []string) revoke.Facts {
+	facts := edge.CertificateFacts(id)
+	facts.Groups = groups
+	return facts
+}
+
+// Facts adds to a certificate what control knows of its session: the groups.
+func (c *Control) Facts(id trust.Identity) revoke.Facts {
+	record, _ := c.o.Store.Session(id.Session)
+	return c.factsOf(id, record.Groups)
+}
+
+// Admit decides whether somebody may open a stream to a cluster: he must be
+// allowed to know of it, and it must be switched on and within reach. Unknown
+// and invisible clusters take the same way to the same answer.
+func (c *Control) Admit(id trust.Identity, name wire.ClusterName) *wire.Refusal {
+	record, refusal := c.live(id)
+	if refusal != nil {
+		return refusal
+	}
+	snapshot := c.o.Store.Snapshot()
+	if _, refusal := c.visible(snapshot, c.roles(snapshot, record), name); refusal != nil {
+		return refusal
+	}
+	if !c.o.Reachable(name) {
+		return wire.Refuse(wire.ReasonClusterDown, "kubectl zt clusters", "cluster %s cannot be reached by the gateway", name)
+	}
+	return nil
+}
+
+// visible finds a cluster for somebody with these roles. Both look-ups are made
+// whatever the first one says.
+func (c *Control) visible(snapshot *store.Snapshot, roles []wire.Role, name wire.ClusterName) (*v1alpha1.TargetCluster, *wire.Refusal) {
+	cluster, exists := snapshot.Clusters[name]
+	sees := snapshot.Policy.Visible(name, roles, c.now())
+	if !exists || !sees {
+		return nil, edge.UnknownCluster()
+	}
+	if cluster.Spec.Access == v1alpha1.AccessDisabled {
+		return nil, wire.Refuse(wire.ReasonClusterDisabled, "ask your administrator", "cluster %s is switched off", name)
+	}
+	return cluster, nil
+}
+
+// reevaluate holds every live session's roles against the present state. What a
+// person or his device has lost since is subtracted from everything that runs
+// and from every token out there; what he has gained waits for the next token.
+func (c *Control) reevaluate(ctx context.Context) error {
+	snapshot := c.o.Store.Snapshot()
+	for _, record := range c.o.Store.Sessions() {
+		if !c.now().Before(record.End) || !record.Ended.IsZero() {
+			continue
+		}
+		if err := c.settle(ctx, record.ID, c.roles(snapshot, record)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle writes what a session's tokens may hold from now on, and subtracts
+// what they may not hold any more.
+func (c *Control) settle(ctx context.Context, id wire.SessionID, now []wire.Role) error {
+	c.records.Lock()
+	record, ok := c.o.Store.Session(id)
+	if !ok || slices.Equal(record.Roles, now) {
+		c.records.Unlock()
+		return nil
+	}
+	before := record.Roles
+	record.Roles = now
+	err := c.o.Store.PutSession(ctx, record)
+	c.records.Unlock()
+	if err != nil {
+		return fmt.Errorf("write session %s: %v", id, err)
+	}
+	return c.subtract(ctx, id, before, now)
+}
+
+// subtract makes the difference a revocation.
+func (c *Control) subtract(ctx context.Context, id wire.SessionID, before, now []wire.Role) error {
+	var lost []string
+	for _, role := range before {
+		if !slices.Contains(now, role) {
+			lost = append(lost, string(role))
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	spec := v1alpha1.RevocationSpec{Session: string(id), Roles: lost, Reason: "the conditions of the role no longer hold"}
+	if _, err := c.o.Store.Revoke(ctx, spec, "control"); err != nil {
+		return fmt.Errorf("subtract roles of session %s: %v", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// token mints an access token for one cluster. What keeps a person out
+// altogether is said here, where the credential plugin prints it; kubectl never
+// shows the text of a 401.
+func (c *Control) token(ctx context.Context, p *peer, in *wire.TokenRequest) (*wire.Token, *wire.Refusal) {
+	r := p.record(audit.EventToken)
+	r.Cluster = in.Cluster
+	token, refusal, err := c.mint(ctx, p, in.Cluster, r)
+	if refusal != nil {
+		return nil, c.refused("token", r, refusal, err)
+	}
+	c.o.Metrics.Issued("token")
+	return token, nil
+}
+
+func (c *Control) mint(ctx context.Context, p *peer, name wire.ClusterName, r audit.Record) (*wire.Token, *wire.Refusal, error) {
+	record, refusal := c.live(p.identity)
+	if refusal != nil {
+		return nil, refusal, nil
+	}
+	// One snapshot for everything that the token says.
+	snapshot := c.o.Store.Snapshot()
+	roles := c.roles(snapshot, record)
+	facts := c.factsOf(p.identity, record.Groups)
+	facts.Roles, facts.Epoch = roles, snapshot.Epoch
+	removed := c.o.Registry.Removed(facts)
+	roles = slices.DeleteFunc(roles, func(role wire.Role) bool { return slices.Contains(removed, role) })
+
+	if _, refusal := c.visible(snapshot, roles, name); refusal != nil {
+		return nil, refusal, nil
+	}
+	facts.Roles, facts.Cluster = roles, name
+	if refusal := c.o.Registry.Check(facts); refusal != nil {
+		return nil, refusal, nil
+	}
+	cluster, err := c.o.Authorities.Cluster(name)
+	if err != nil {
+		return nil, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"), err
+	}
+	// The record must know every role that is in a token, or taking it away
+	// later would find nothing to take.
+	if err := c.settle(ctx, record.ID, roles); err != nil {
+		return nil, refuseStore(), err
+	}
+
+	now := c.now().UTC()
+	expires := earlier(now.Add(c.config.Session.TokenLifetime.Duration), record.End)
+	claims := wire.TokenClaims{
+		Issuer:   Issuer(c.config.Domain),
+		Subject:  record.User.Subject,
+		Audience: cluster.UID,
+		IssuedAt: now.Unix(),
+		Expiry:   expires.Unix(),
+		ID:       strings.ToLower(rand.Text()),
+		Session:  record.ID,
+		Epoch:    snapshot.Epoch,
+		User:     record.User,
+		Roles:    roles,
+		Device:   deviceOf(snapshot, record),
+		AMR:      record.AMR,
+	}
+	claims.Confirm.JKT = p.identity.Key
+	if !record.AuthTime.IsZero() {
+		claims.AuthTime = record.AuthTime.Unix()
+	}
+	text, err := c.sign(claims)
+	if err != nil {
+		return nil, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"), err
+	}
+	r.Roles, r.Tier, r.Version = roles, record.Tier, snapshot.Version
+	r.Detail = map[string]string{"jti": claims.ID, "epoch": claims.Epoch.String()}
+	if refusal := c.allowed("token", r); refusal != nil {
+		return nil, refusal, nil
+	}
+	return &wire.Token{Token: text, Expires: expires, Time: now}, nil, nil
+}
+
+func (c *Control) sign(claims wire.TokenClaims) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", err
+	}
+	signed, err := c.signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
+}

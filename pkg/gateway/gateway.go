@@ -1,0 +1,395 @@
+// Package gateway wires zt-gateway: control, edge and one enforcement point per
+// cluster, over one store. It holds the two things that an auditor reads first:
+// who is given what (this file), and the chain that every request walks
+// (pipeline.go).
+//
+// Nothing is started or listened to before everything was read and validated; a
+// fault at start ends the process. Later faults in what people write leave the
+// old state in force. When the process is asked to end it says so first on
+// /readyz, then takes nothing new, lets short requests finish, tells long ones
+// why, and ends them at the drain limit (TestV197).
+package gateway
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/authn"
+	"github.com/kube-zt/zt/pkg/gateway/ca"
+	"github.com/kube-zt/zt/pkg/gateway/control"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/metrics"
+	"github.com/kube-zt/zt/pkg/gateway/revoke"
+	"github.com/kube-zt/zt/pkg/gateway/store"
+	"github.com/kube-zt/zt/pkg/trust"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// probePeriod is how often health checks without TLS are summed up in the log.
+const probePeriod = time.Minute
+
+// Config is what a gateway is made of.
+type Config struct {
+	// Configuration is defaulted and validated; its paths are absolute.
+	Configuration *v1alpha1.GatewayConfiguration
+	Logger        *slog.Logger     // may be nil
+	Now           func() time.Time // may be nil
+}
+
+// Gateway is the whole process but its command line. Make it with New.
+type Gateway struct {
+	c   *v1alpha1.GatewayConfiguration
+	log *slog.Logger
+	now func() time.Time
+
+	metrics     *metrics.Metrics
+	probes      *metrics.Probes
+	store       *store.Store
+	audit       *audit.Log
+	authorities *ca.Authorities
+	registry    *revoke.Registry
+	tokens      *authn.Tokens
+	further     *authn.FurtherIssuers // nil without furtherIssuersFile
+	control     *control.Control
+	edge        *edge.Edge
+	clusters    *clusters
+	certificate *certificateFile // nil without a certificate of its own for gw.
+	admin       *admin
+
+	public, adminListener net.Listener
+}
+
+// New opens state, keys, log and listeners, and makes every part. It serves
+// nothing yet. lifetime bounds background work of libraries; Run comes next, or
+// Close.
+func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
+	g := &Gateway{c: c.Configuration, log: c.Logger, now: c.Now}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	defer func() {
+		if err != nil {
+			g.Close()
+		}
+	}()
+	g.metrics = metrics.New()
+	g.probes = metrics.NewProbes(g.metrics)
+	g.registry = revoke.New()
+	for _, open := range []func(context.Context) error{
+		g.openState, g.openTokens, g.openControl, g.openClusters, g.openEdge, g.listen,
+	} {
+		if err := open(lifetime); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// openState takes the lock on state/ first: whoever else holds it owns the keys
+// and the log, too.
+func (g *Gateway) openState(context.Context) (err error) {
+	g.store, err = store.Open(g.c.Directory, store.Options{
+		Logger: g.log, Now: g.now,
+		OnReload: func(err error) { g.metrics.Reload("objects", err) },
+	})
+	if err != nil {
+		return err
+	}
+	state := filepath.Join(g.c.Directory, "state")
+	if g.authorities, err = ca.Open(state, g.c.TrustDomain, g.c.Domain, g.now); err != nil {
+		return err
+	}
+	if g.audit, err = audit.Open(g.c.Audit.File, audit.Options{Now: g.now, Failed: func(err error) {
+		g.metrics.AuditLost()
+		g.log.Error("audit log", "error", err)
+	}}); err != nil {
+		return err
+	}
+	snapshot := g.store.Snapshot()
+	g.registry.Apply(snapshot.Revocations, snapshot.Epoch)
+	g.metrics.Epoch(snapshot.Epoch)
+	return nil
+}
+
+func (g *Gateway) openTokens(lifetime context.Context) (err error) {
+	checked := func(kind string) func(string) {
+		return func(result string) { g.metrics.Token(kind, result) }
+	}
+	g.tokens = authn.NewTokens(authn.TokensOptions{
+		Issuer:         g.tokenIssuer(),
+		Keys:           func() jose.JSONWebKeySet { return g.authorities.TokenKeys() },
+		UsernamePrefix: g.c.OIDC.UsernamePrefix,
+		Now:            g.now,
+		Checked:        checked("control"),
+	})
+	if g.c.FurtherIssuersFile == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(g.c.FurtherIssuersFile)
+	if err != nil {
+		return fmt.Errorf("furtherIssuersFile: %w", err)
+	}
+	g.further, err = authn.NewFurtherIssuers(lifetime, raw, authn.FurtherOptions{
+		LoginClientID:  g.c.OIDC.ClientID,
+		ControlIssuer:  g.tokenIssuer(),
+		UsernamePrefix: g.c.OIDC.UsernamePrefix,
+		Now:            g.now,
+		Fetched:        g.metrics.KeyFetch,
+		Checked:        checked("further"),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", g.c.FurtherIssuersFile, err)
+	}
+	return nil
+}
+
+// tokenIssuer is the "iss" of control's access tokens.
+func (g *Gateway) tokenIssuer() string { return control.Issuer(g.c.Domain) }
+
+func (g *Gateway) gatewayName() string { return wire.GatewayLabel + "." + g.c.Domain }
+
+func (g *Gateway) openControl(context.Context) (err error) {
+	var issuerCA []byte
+	if file := g.c.OIDC.CertificateAuthorityFile; file != "" {
+		if issuerCA, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("oidc.certificateAuthorityFile: %w", err)
+		}
+	}
+	g.control, err = control.New(control.Options{
+		Config:      g.c,
+		IssuerCA:    issuerCA,
+		Authorities: g.authorities,
+		Store:       g.store,
+		Registry:    g.registry,
+		Audit:       g.audit,
+		Metrics:     g.metrics,
+		Logger:      g.log,
+		Now:         g.now,
+		Reachable:   func(name wire.ClusterName) bool { return g.clusters.reachable(name) },
+	})
+	return err
+}
+
+func (g *Gateway) openClusters(context.Context) error {
+	g.clusters = &clusters{make: g.newKube, log: g.log, metrics: g.metrics}
+	return g.clusters.sync(g.store.Snapshot().Clusters)
+}
+
+// newKube makes the enforcement point of one cluster.
+func (g *Gateway) newKube(cluster *v1alpha1.TargetCluster) (*Kube, error) {
+	authority, err := g.authorities.Cluster(wire.ClusterName(cluster.Name))
+	if err != nil {
+		return nil, err
+	}
+	return NewKube(KubeOptions{
+		Cluster:     cluster,
+		UID:         authority.UID,
+		Domain:      g.c.Domain,
+		TrustDomain: g.c.TrustDomain,
+		Certificate: trust.GetCertificate(authority.Leaf),
+		TrustRoots:  g.trustRoots,
+		Snapshot:    g.store.Snapshot,
+		Registry:    g.registry,
+		Facts:       g.control.Facts,
+		Tokens:      g.tokens,
+		Further:     g.further,
+		Audit:       g.audit,
+		Metrics:     g.metrics,
+		Logger:      g.log,
+		Limits:      g.c.Limits,
+		Now:         g.now,
+		Changed:     g.control.Changed,
+	})
+}
+
+func (g *Gateway) trustRoots() *x509.CertPool { return g.authorities.Roots(trust.Trust) }
+
+func (g *Gateway) openEdge(context.Context) (err error) {
+	names, aliases := []string{g.gatewayName()}, g.aliases()
+	certificate := trust.GetCertificate(g.authorities.ServerLeaf(append(names, aliases...)...))
+	if files := g.c.Certificate; files != nil {
+		if g.certificate, err = openCertificateFile(files.CertFile, files.KeyFile); err != nil {
+			return err
+		}
+		certificate = g.certificate.get
+	}
+	g.edge, err = edge.New(edge.Options{
+		Domain:             g.c.Domain,
+		Aliases:            aliases,
+		TrustDomain:        g.c.TrustDomain,
+		GatewayCertificate: certificate,
+		TunnelCertificate:  trust.GetCertificate(g.authorities.ServerLeaf(wire.TunnelLabel + "." + g.c.Domain)),
+		Roots:              g.trustRoots,
+		Gateway:            g.control.Gateway(),
+		Control:            g.control,
+		Cluster:            g.clusters.backend,
+		Direct:             g.directBackend,
+		Registry:           g.registry,
+		Facts:              g.control.Facts,
+		Admit:              g.control.Admit,
+		TunnelsPerDevice:   func() int { return g.c.Limits.TunnelsPerDevice },
+		Audit:              g.audit,
+		Metrics:            g.metrics,
+		Probes:             g.probes,
+		Logger:             g.log,
+		Now:                g.now,
+	})
+	return err
+}
+
+// aliases are the other names under which laptops may know gw.DOMAIN: the host
+// of the public address, and the address listened on when it is one.
+func (g *Gateway) aliases() []string {
+	var names []string
+	for _, address := range []string{g.c.PublicAddress, g.c.Listen} {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil || host == "" || host == g.gatewayName() {
+			continue
+		}
+		if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+			continue
+		}
+		names = append(names, host)
+	}
+	return names
+}
+
+// directBackend is the enforcement point of a cluster whose direct name is on.
+func (g *Gateway) directBackend(name wire.ClusterName) edge.Backend {
+	if cluster := g.store.Snapshot().Clusters[name]; cluster == nil || !cluster.Spec.Direct {
+		return nil
+	}
+	return g.clusters.backend(name)
+}
+
+func (g *Gateway) listen(context.Context) (err error) {
+	if g.public, err = net.Listen("tcp", g.c.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if g.adminListener, err = net.Listen("tcp", g.c.Metrics.Listen); err != nil {
+		return fmt.Errorf("metrics.listen: %w", err)
+	}
+	g.admin = &admin{metrics: g.metrics.Handler()}
+	return nil
+}
+
+// Address is where the public listener is.
+func (g *Gateway) Address() net.Addr { return g.public.Addr() }
+
+// Run serves until ctx ends, and then drains. It returns nil after a drain.
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.Close()
+	// Parts live until the drain is over, not until ctx ends.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	var running sync.WaitGroup
+	failed := make(chan error, 8)
+	start := func(name string, run func(context.Context) error) {
+		running.Go(func() {
+			if err := run(parts); err != nil && parts.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	g.clusters.start(parts)
+	start("store", g.store.Run)
+	start("control", g.control.Run)
+	start("metrics listener", func(ctx context.Context) error { return g.admin.serve(ctx, g.adminListener) })
+	start("state", func(ctx context.Context) error { g.follow(ctx); return nil })
+	start("probes", func(ctx context.Context) error { g.probes.Run(ctx, g.log, probePeriod); return nil })
+	if g.further != nil {
+		start("further issuers", g.further.Run)
+	}
+	if g.certificate != nil {
+		start("certificate", func(ctx context.Context) error { g.watchCertificate(ctx); return nil })
+	}
+	edgeDone := make(chan error, 1)
+	go func() { edgeDone <- g.edge.Serve(parts, g.public) }()
+
+	_ = g.audit.Event(audit.Record{Event: audit.EventStarted})
+	g.admin.ready.Store(true)
+	g.log.Info("serving", "address", g.public.Addr().String(), "domain", g.c.Domain, "metrics", g.adminListener.Addr().String())
+
+	var err error
+	select {
+	case <-ctx.Done():
+		g.drain(context.WithoutCancel(ctx), edgeDone)
+	case err = <-failed:
+	case err = <-edgeDone:
+		if err == nil {
+			err = errors.New("the public listener ended")
+		}
+	}
+	stop()
+	g.clusters.stop()
+	running.Wait()
+	_ = g.audit.Event(audit.Record{Event: audit.EventStopped})
+	return err
+}
+
+// follow brings every change of the state to those who hold live things.
+func (g *Gateway) follow(ctx context.Context) {
+	changed := g.store.Subscribe(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		snapshot := g.store.Snapshot()
+		if cut := g.registry.Apply(snapshot.Revocations, snapshot.Epoch); cut > 0 {
+			g.log.Info("revocation ended what was live", "cut", cut, "epoch", snapshot.Epoch.String())
+		}
+		g.metrics.Epoch(snapshot.Epoch)
+		if err := g.clusters.sync(snapshot.Clusters); err != nil {
+			g.metrics.Reload("clusters", err)
+			g.log.Error("a cluster keeps its old settings", "error", err)
+		}
+		g.control.Changed()
+	}
+}
+
+// Reload loads now what is otherwise loaded when it is seen to change: the
+// objects, the certificate, and the log's file after a rotation.
+func (g *Gateway) Reload(ctx context.Context) error {
+	err := g.store.Reload(ctx)
+	if err != nil {
+		g.log.Error("the objects were not loaded, the old ones stay", "error", err)
+	}
+	if g.certificate != nil {
+		err = errors.Join(err, g.reloadCertificate())
+	}
+	return errors.Join(err, g.audit.Reopen())
+}
+
+// Close lets go of what New opened. Run calls it.
+func (g *Gateway) Close() {
+	for _, l := range []net.Listener{g.public, g.adminListener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if g.audit != nil {
+		_ = g.audit.Close()
+	}
+	if g.store != nil {
+		_ = g.store.Close()
+	}
+}
