@@ -73,8 +73,6 @@ type Control struct {
 	// draining is closed when event streams shall end.
 	draining  chan struct{}
 	drainOnce sync.Once
-	// draining is closed when nothing new is to be begun.
-	draining chan struct{}
 
 	// records serialises read-modify-write of session records.
 	records sync.Mutex
@@ -104,7 +102,6 @@ func New(o Options) (*Control, error) {
 		o: o, config: o.Config, log: o.Logger, now: o.Now,
 		verifier: verify.New(o.Config.TrustDomain, o.Authorities.MAC, o.Now),
 		inbox:    edge.NewInbox(),
-		draining: make(chan struct{}),
 		draining: make(chan struct{}),
 		peers:    make(map[net.Conn]*peer),
 	}

@@ -42,8 +42,6 @@ func (c *Control) events(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-c.draining:
 			return
-		case <-c.draining:
-			return
 		case <-p.ended:
 			_ = e.end(p)
 			return
