@@ -245,6 +245,34 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+// TestRefreshThatCannotBeVerified: the provider has rotated by then, and the old
+// refresh token would end the login.
+func TestRefreshThatCannotBeVerified(t *testing.T) {
+	t.Parallel()
+	r := start(t, idp.Options{})
+	c := r.client(t)
+	first, err := c.AuthCode(t.Context(), nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.RotateKey(); err != nil {
+		t.Fatal(err)
+	}
+	r.SetFaults(idp.Faults{Down: true, On: []idp.Endpoint{idp.JWKS}})
+	second, err := c.Refresh(t.Context(), first.RefreshToken)
+	if !errors.Is(err, login.ErrUnreachable) {
+		t.Fatalf("got %v", err)
+	}
+	want := &login.Tokens{RefreshToken: second.RefreshToken}
+	if diff := cmp.Diff(want, second); diff != "" || second.RefreshToken == "" || second.RefreshToken == first.RefreshToken {
+		t.Errorf("tokens next to the error (-want +got):\n%s", diff)
+	}
+	r.SetFaults(idp.Faults{})
+	if _, err := c.Refresh(t.Context(), second.RefreshToken); err != nil {
+		t.Errorf("after healing: %v", err)
+	}
+}
+
 func TestUserinfoAndRevoke(t *testing.T) {
 	t.Parallel()
 	r := start(t, idp.Options{})

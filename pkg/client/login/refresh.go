@@ -13,8 +13,11 @@ import (
 
 // Refresh spends refreshToken, once: the request is not repeated, because a
 // provider that rotates takes a second use for theft and ends the whole login.
-// The caller sees to it that no two refreshes run at a time, and keeps the new
-// RefreshToken before anything else.
+// The caller sees to it that no two refreshes run at a time, that ctx is not one
+// which ends with somebody's command, and that the new RefreshToken is kept
+// before anything else. Also when an error comes with it: then the provider has
+// rotated but its ID token could not be verified, for instance because its keys
+// could not be fetched, and Tokens holds nothing but the RefreshToken.
 //
 // The ID token, where there is one, is verified but for its nonce; the caller or
 // the gateway compares nonce and subject with those of the login. When the
@@ -31,7 +34,7 @@ func (c *Client) Refresh(ctx context.Context, refreshToken Secret) (*Tokens, err
 	}
 	got, err := c.tokens(ctx, token, anyNonce)
 	if err != nil {
-		return nil, c.explain(ctx, opRefresh, err)
+		return &Tokens{RefreshToken: Secret(token.RefreshToken)}, c.explain(ctx, opRefresh, err)
 	}
 	return got, nil
 }
