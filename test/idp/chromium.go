@@ -134,7 +134,12 @@ func (c *Chromium) Close() error {
 	if c.devtools != nil {
 		c.devtools.close()
 	}
-	return os.RemoveAll(c.dir)
+	// Its helpers end a moment after it and may still write.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var left error
+	_ = poll(ctx, func() (bool, error) { left = os.RemoveAll(c.dir); return left == nil, nil })
+	return left
 }
 
 // Login signs user in at authURL with keyboard and mouse and returns the
