@@ -43,16 +43,16 @@ func verifyPinned(chain []*x509.Certificate, serverName, pin string, systemRoots
 		CurrentTime: time.Now(),
 		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
+	options.Roots = systemRoots
 	for _, cert := range chain[1:] {
 		if cert.IsCA && SPKIPin(cert) == pin {
 			// Chain verification proves that this key signed the leaf; a copy of
 			// the CA certificate next to a stranger's leaf proves nothing.
 			options.Roots = x509.NewCertPool()
 			options.Roots.AddCert(cert)
-			return verify(chain, options)
+			break
 		}
 	}
-	options.Roots = systemRoots
 	err := verify(chain, options)
 	var unknown *UnknownAuthorityError
 	if errors.As(err, &unknown) {

@@ -21,8 +21,8 @@
 // tickets, so that every handshake is a full one and a revocation is looked at
 // in each (golang/go#77217). One configuration sets InsecureSkipVerify:
 // [GatewayClient] with a pin, where the root is known only by its hash and
-// VerifyConnection does the whole of the verification; [TestPinnedGateway…]
-// proves that it refuses.
+// VerifyConnection does the whole of the verification; TestPinnedGateway and
+// TestPinnedResumption prove what it refuses.
 //
 // Failures that a person can act on have types: [UnknownAuthorityError] carries
 // the fingerprint to compare, [ClockError] the times that do not fit.

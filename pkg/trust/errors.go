@@ -13,8 +13,8 @@ import (
 // that the gateway's administrator was shown.
 type UnknownAuthorityError struct {
 	ServerName string
-	// Fingerprint is the SPKIPin of the highest certificate that was shown, and
-	// Subject its name. Both come from a stranger.
+	// Fingerprint is the SPKIPin of the highest certificate that was shown and
+	// has really signed the server's, and Subject its name, which a stranger chose.
 	Fingerprint string
 	Subject     string
 	// Pinned says that a pin was expected and did not match.
@@ -82,7 +82,7 @@ func classify(err error, chain []*x509.Certificate, serverName string, now time.
 	}
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) && serverName != "" {
-		top := chain[len(chain)-1]
+		top := authorityOf(chain, now)
 		return &UnknownAuthorityError{
 			ServerName:  serverName,
 			Fingerprint: SPKIPin(top),
@@ -91,4 +91,22 @@ func classify(err error, chain []*x509.Certificate, serverName string, now time.
 		}
 	}
 	return err
+}
+
+// authorityOf returns the highest certificate of chain under which its leaf
+// verifies, so that nobody can show the fingerprint of an authority that he has
+// only copied. If there is none, it is the leaf itself.
+func authorityOf(chain []*x509.Certificate, now time.Time) *x509.Certificate {
+	for i := len(chain) - 1; i > 0; i-- {
+		options := x509.VerifyOptions{
+			Roots:       x509.NewCertPool(),
+			CurrentTime: now,
+			KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		}
+		options.Roots.AddCert(chain[i])
+		if verifyUnder(chain, options) == nil {
+			return chain[i]
+		}
+	}
+	return chain[0]
 }

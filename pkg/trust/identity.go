@@ -188,4 +188,3 @@ func validLabel(s string) bool {
 	}
 	return true
 }
-

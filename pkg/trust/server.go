@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/wire"
@@ -23,6 +24,10 @@ func GatewayServer(get GetCertificate) *tls.Config {
 func TunnelServer(get GetCertificate, roots func() *x509.CertPool, verify func(Identity) error, trustDomain string) *tls.Config {
 	config := server(get, "h2")
 	requireClient(config, tls.RequireAndVerifyClientCert, roots, func(state tls.ConnectionState) error {
+		// crypto/tls lets HTTP/1.1 pass where only h2 is offered.
+		if state.NegotiatedProtocol != "h2" {
+			return errors.New("no application protocol but h2 is spoken here")
+		}
 		id, err := VerifyTrustChain(state.PeerCertificates, roots(), trustDomain, time.Now())
 		if err != nil {
 			return err

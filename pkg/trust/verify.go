@@ -33,13 +33,19 @@ func verifyClient(chain []*x509.Certificate, roots *x509.CertPool, now time.Time
 	})
 }
 
+// verify verifies chain, leaf first, and gives the error its type.
 func verify(chain []*x509.Certificate, options x509.VerifyOptions) error {
+	if err := verifyUnder(chain, options); err != nil {
+		return classify(err, chain, options.DNSName, options.CurrentTime)
+	}
+	return nil
+}
+
+func verifyUnder(chain []*x509.Certificate, options x509.VerifyOptions) error {
 	options.Intermediates = x509.NewCertPool()
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
-	if _, err := chain[0].Verify(options); err != nil {
-		return classify(err, chain, options.DNSName, options.CurrentTime)
-	}
-	return nil
+	_, err := chain[0].Verify(options)
+	return err
 }
