@@ -248,9 +248,6 @@ func idToken(form *unverified) error {
 	case form.typ != "" && !strings.EqualFold(form.typ, "JWT"):
 		return errors.New("its type is not that of an ID token")
 	}
-	if _, ok := form.claims["events"]; ok {
-		return errors.New("it is a logout or event token")
-	}
 	_, err := audience(form.claims["aud"])
 	return err
 }
