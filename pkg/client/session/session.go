@@ -189,15 +189,19 @@ func (s *Session) end(l *live, why *fault.Fault) {
 	}
 }
 
-// ended reports whether err says that the session is over for good.
+// ended reports whether err says that the session is over for good: control's
+// refusal, or the edge's of our certificate.
 func ended(err error) (*fault.Fault, bool) {
 	var r *wire.Refusal
-	if !errors.As(err, &r) {
+	var f *fault.Fault
+	if !errors.As(err, &r) && !errors.As(err, &f) {
 		return nil, false
 	}
-	switch r.Reason {
+	f = fault.Of(err)
+	switch f.Reason {
 	case wire.ReasonSessionEnded, wire.ReasonRevoked, wire.ReasonLoginRequired:
-		return fault.Of(r), true
+		again := *f
+		return &again, true
 	}
 	return nil, false
 }

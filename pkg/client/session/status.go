@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/client/fault"
@@ -129,4 +130,22 @@ func (s *Session) Device(ctx context.Context) (wire.DeviceState, error) {
 		return state, err
 	}
 	return state, l.control.call(ctx, http.MethodGet, wire.PathDevice, nil, &state)
+}
+
+// NoteKubeconfig remembers a file that holds contexts of this profile, so that
+// logout can clean it.
+func (s *Session) NoteKubeconfig(path string) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	p := s.profile.Load()
+	if path == "" || slices.Contains(p.Kubeconfigs, path) {
+		return nil
+	}
+	next := p.Clone()
+	next.Kubeconfigs = append(next.Kubeconfigs, path)
+	if err := s.deps.Home.Save(next); err != nil {
+		return err
+	}
+	s.profile.Store(next)
+	return nil
 }

@@ -290,19 +290,37 @@ func explain(err error, addr string) error {
 	}
 	var unknown *trust.UnknownAuthorityError
 	var clock *trust.ClockError
-	var alert tls.AlertError
 	switch {
 	case errors.As(err, &unknown):
 		return fault.New(fault.ExitUntrusted, "kubectl zt trust", "the gateway's tunnel at %s shows another authority than the profile knows: sha256=%s", addr, unknown.Fingerprint)
 	case errors.As(err, &clock):
 		return fault.New(fault.ExitFailed, "check the clock of this computer", "%v", clock)
-	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls"):
+	case refusedCertificate(err):
 		return fault.New(fault.ExitLogin, "kubectl zt login", "the gateway refuses this session's certificate").Because(wire.ReasonSessionEnded)
 	case errors.Is(err, context.Canceled):
 		return err
 	default:
 		return fault.New(fault.ExitUnreachable, "try again", "no secure connection to the gateway at %s: %v", addr, err)
 	}
+}
+
+// refusedCertificate reports whether the edge ended the handshake because of our
+// certificate (RFC 8446, 6.2). crypto/tls gives alerts no exported type but on
+// QUIC; any other alert is the edge's trouble and not the session's.
+func refusedCertificate(err error) bool {
+	_, alert, ok := strings.Cut(err.Error(), "remote error: tls: ")
+	if !ok {
+		return false
+	}
+	for _, a := range []string{
+		"bad certificate", "unsupported certificate", "revoked certificate", "expired certificate", "unknown certificate",
+		"certificate required", "access denied",
+	} {
+		if strings.HasPrefix(alert, a) {
+			return true
+		}
+	}
+	return false
 }
 
 // doubt pings a connection that was silent for long; it does not block.

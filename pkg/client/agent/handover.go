@@ -1,0 +1,258 @@
+//go:build unix
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/profile"
+	"github.com/kube-zt/zt/pkg/client/session"
+	"github.com/kube-zt/zt/pkg/client/tunnel"
+)
+
+// handoverLimit is for the new agent to say that it has taken over.
+const handoverLimit = 5 * time.Second
+
+// Descriptors that an heir finds: the state to read, the pipe to answer on, and
+// then what the state lists.
+const (
+	stateFD  = 3
+	answerFD = 4
+	firstFD  = 5
+)
+
+// Inheritance is what one agent leaves to the next. It is full of secrets and
+// travels by pipe only.
+type Inheritance struct {
+	Lock, Socket int             // descriptors
+	Local        profile.Local   // port and secrets of the kubeconfigs
+	Ports        []inheritedPort // the first with Main is that of the kubeconfigs
+	Sessions     map[profile.Name]*session.State
+	Environment  tunnel.Environment
+}
+
+type inheritedPort struct {
+	FD    int
+	Main  bool
+	Open  profile.Name
+	Owner profile.Name
+}
+
+// Inherit reads what the old agent wrote; the heir calls it before anything else.
+func Inherit() (*Inheritance, error) {
+	f := os.NewFile(stateFD, "state")
+	if f == nil {
+		return nil, errors.New("inherit: no state")
+	}
+	defer f.Close()
+	in := new(Inheritance)
+	if err := json.NewDecoder(io.LimitReader(f, 64<<20)).Decode(in); err != nil {
+		return nil, fmt.Errorf("inherit: %w", err)
+	}
+	return in, nil
+}
+
+// Inherited tells the old agent that it may go; err nil means that all was taken.
+func Inherited(err error) {
+	f := os.NewFile(answerFD, "answer")
+	if f == nil {
+		return
+	}
+	defer f.Close()
+	text := "ok"
+	if err != nil {
+		text = fault.Of(err).What
+	}
+	_, _ = f.WriteString(text)
+}
+
+// giveWay lets the newer binary take over, if the agent is idle. Where that fails
+// the old agent goes on as if nothing had been tried.
+func (a *Agent) giveWay(ctx context.Context, binary string) {
+	if !a.idle() || !filepath.IsAbs(binary) {
+		return
+	}
+	a.mu.Lock()
+	if a.leaving {
+		a.mu.Unlock()
+		return
+	}
+	a.leaving = true
+	a.mu.Unlock()
+	if err := a.handOver(ctx, binary); err != nil {
+		a.log.Warn("a newer agent did not take over", "error", fault.Escape(err.Error()))
+		a.mu.Lock()
+		a.leaving = false
+		a.mu.Unlock()
+		return
+	}
+	a.log.Info("a newer agent has taken over")
+	a.Stop()
+}
+
+func (a *Agent) handOver(ctx context.Context, binary string) error {
+	in, files, err := a.bequeath()
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	stateR, stateW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	answerR, answerW, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, stateR.Close(), stateW.Close())
+	}
+	defer answerR.Close()
+	cmd := exec.Command(binary, "agent", "--inherit") //nolint:noctx // it outlives us
+	cmd.Dir, cmd.Env = "/", os.Environ()
+	if log, err := openLog(a.cfg.Home.Log()); err == nil {
+		defer log.Close()
+		cmd.Stderr = log
+	}
+	cmd.ExtraFiles = append([]*os.File{stateR, answerW}, files...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	stateR.Close()
+	answerW.Close()
+	if err != nil {
+		return errors.Join(err, stateW.Close())
+	}
+	ctx, cancel := context.WithTimeout(ctx, handoverLimit)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = stateW.Close(); _ = answerR.Close() })
+	defer stop()
+	err = json.NewEncoder(stateW).Encode(in)
+	err = errors.Join(err, stateW.Close())
+	if err == nil {
+		var said []byte
+		if said, err = io.ReadAll(io.LimitReader(answerR, 4<<10)); err == nil && string(said) != "ok" {
+			err = fmt.Errorf("it said %q", said)
+		}
+	}
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_, _ = cmd.Process.Wait()
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+// bequeath collects what there is. The files are copies, to be closed.
+func (a *Agent) bequeath() (*Inheritance, []*os.File, error) {
+	in := &Inheritance{Sessions: map[profile.Name]*session.State{}, Environment: *a.env.Load()}
+	var files []*os.File
+	add := func(f *os.File, err error) (int, error) {
+		if err != nil {
+			return 0, err
+		}
+		files = append(files, f)
+		return firstFD + len(files) - 1, nil
+	}
+	var errs []error
+	fd, err := syscall.Dup(int(a.lock.Fd()))
+	if err != nil {
+		return in, files, err
+	}
+	syscall.CloseOnExec(fd)
+	in.Lock, err = add(os.NewFile(uintptr(fd), "lock"), nil)
+	errs = append(errs, err)
+	in.Socket, err = add(a.socket.File())
+	errs = append(errs, err)
+	a.ports.mu.Lock()
+	in.Local = a.ports.local
+	list := a.ports.extra
+	if a.ports.main != nil {
+		list = append([]*port{a.ports.main}, list...)
+	}
+	for _, p := range list {
+		n, err := add(tunnel.TCP(p.l).File())
+		errs = append(errs, err)
+		in.Ports = append(in.Ports, inheritedPort{FD: n, Main: p == a.ports.main, Open: p.open, Owner: p.owner})
+	}
+	a.ports.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for n, r := range a.sessions {
+		st, err := r.Export()
+		errs = append(errs, err)
+		if st != nil {
+			in.Sessions[n] = st
+		}
+	}
+	return in, files, errors.Join(errs...)
+}
+
+// inherit takes over what in lists.
+func (a *Agent) inherit(in *Inheritance) error {
+	a.lock = os.NewFile(uintptr(in.Lock), "lock")
+	f := os.NewFile(uintptr(in.Socket), "socket")
+	if a.lock == nil || f == nil {
+		return errors.New("inherit: descriptors are missing")
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return fmt.Errorf("inherit socket: %w", err)
+	}
+	socket, ok := l.(*net.UnixListener)
+	if !ok {
+		return errors.New("inherit: not a socket")
+	}
+	socket.SetUnlinkOnClose(false)
+	a.socket = socket
+	a.env.Store(&in.Environment)
+	if err := a.ports.inherit(in); err != nil {
+		return err
+	}
+	for n, st := range in.Sessions {
+		r, err := a.session(n)
+		if err != nil {
+			return err
+		}
+		if err := r.Import(st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ps *ports) inherit(in *Inheritance) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.local = in.Local
+	for _, ip := range in.Ports {
+		f := os.NewFile(uintptr(ip.FD), "port")
+		if f == nil {
+			return errors.New("inherit: a port is missing")
+		}
+		l, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("inherit port: %w", err)
+		}
+		p := ps.serve(l, ip.Open, ip.Owner)
+		if ip.Main {
+			ps.main = p
+		} else {
+			ps.extra = append(ps.extra, p)
+		}
+	}
+	return nil
+}

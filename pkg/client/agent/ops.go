@@ -1,0 +1,385 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/kube-zt/zt/pkg/client/device"
+	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/profile"
+	"github.com/kube-zt/zt/pkg/client/session"
+	"github.com/kube-zt/zt/pkg/client/tunnel"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// perform does what the client asked for.
+func (a *Agent) perform(ctx context.Context, c *conversation) (any, error) {
+	switch c.req.Op {
+	case OpCredential:
+		return a.credential(ctx, c)
+	case OpTrust:
+		return a.trust(ctx, c)
+	case OpLogin:
+		return a.login(ctx, c)
+	case OpLogout:
+		return a.logout(ctx, c)
+	case OpClusters:
+		return a.clusters(ctx, c)
+	case OpConnect:
+		return a.connect(ctx, c)
+	case OpAccess:
+		return a.access(ctx, c)
+	case OpStatus:
+		return a.status()
+	case OpTunnel:
+		return a.tunnel(ctx, c)
+	case OpDevice:
+		return a.device(ctx, c)
+	case OpEnroll:
+		return a.enroll(ctx, c)
+	case OpRepin:
+		return a.repin(ctx, c)
+	case OpStop:
+		a.Stop()
+		return struct{}{}, nil
+	}
+	return nil, fault.New(fault.ExitFailed, "kubectl zt agent --stop", "the agent (%s) does not know %q", a.cfg.Version, string(c.req.Op))
+}
+
+// trust makes first contact, or looks again at a gateway that is known.
+func (a *Agent) trust(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[TrustArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	c.progress("asking the gateway who it is")
+	p, err := session.Meet(ctx, a.deps(), in.Gateway, in.Pin)
+	if err != nil {
+		return nil, err
+	}
+	if in.Name != "" {
+		p.Name = in.Name
+	}
+	if !p.Name.Valid() {
+		return nil, fault.New(fault.ExitUsage, "", "profile name %q is not lower-case letters, digits, '-' and '.'", string(p.Name))
+	}
+	res := TrustResult{
+		Profile: p.Name, Gateway: p.Gateway, Fingerprint: session.Fingerprint(p.GatewayCA), Pinned: p.Pin != "",
+		Issuer: p.OIDC.Issuer, TrustDomain: p.TrustDomain,
+	}
+	old, err := a.cfg.Home.Load(p.Name)
+	var f *fault.Fault
+	switch {
+	case err == nil:
+		if res.Changes = session.Changes(old, p); len(res.Changes) > 0 && !in.Accept {
+			return res, nil
+		}
+		p.Clusters, p.Kubeconfigs = old.Clusters, old.Kubeconfigs
+		if p.Pin == "" && old.Pin != "" && session.Fingerprint(p.GatewayCA) == session.Fingerprint(old.GatewayCA) {
+			p.Pin = old.Pin // a pin once given is not lost by leaving it out
+		}
+	case errors.As(err, &f) && f.Exit == fault.ExitUntrusted && f.Hints != nil:
+		res.New = true
+		p.Clusters = map[wire.ClusterName]profile.ClusterPin{}
+	default:
+		return nil, err
+	}
+	if err := a.cfg.Home.Save(p); err != nil {
+		return nil, err
+	}
+	if res.New || len(res.Changes) > 0 || old.Gateway != p.Gateway || old.Pin != p.Pin {
+		a.evict(p.Name) // a session with what the gateway was is none with what it is
+	}
+	res.Saved = true
+	return res, a.cfg.Home.SetCurrent(p.Name)
+}
+
+// login is asked for by name: no budget, and it may be had again.
+func (a *Agent) login(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[LoginArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if in.Environment != (tunnel.Environment{}) {
+		a.env.Store(&in.Environment)
+	}
+	n := r.Profile().Name
+	if !in.Force && r.LoggedIn() && r.Ready(ctx) == nil {
+		return LoginResult{Already: true, Status: r.Status()}, a.cfg.Home.SetCurrent(n)
+	}
+	a.budget.restore(string(r.Profile().OIDC.Issuer))
+	if _, err := a.logins.join(ctx, r.Session, c, in.DeviceCode); err != nil {
+		return nil, err
+	}
+	return LoginResult{Status: r.Status()}, a.cfg.Home.SetCurrent(n)
+}
+
+func (a *Agent) logout(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[LogoutArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	p := r.Profile()
+	c.progress("ending the session")
+	res := LogoutResult{Profile: p.Name, Farewell: r.Logout(ctx), Kubeconfigs: p.Kubeconfigs}
+	if err := a.ports.forget(p.Name); err != nil {
+		return nil, err
+	}
+	a.evict(p.Name)
+	next := p.Clone()
+	next.Kubeconfigs = nil
+	if in.Forget {
+		err = a.cfg.Home.Forget(p.Name)
+	} else {
+		err = a.cfg.Home.Save(next)
+	}
+	if err == nil && !a.anybody() {
+		a.Stop() // with nobody logged in there is nothing to stay for
+	}
+	return res, err
+}
+
+// anybody reports whether a session is left.
+func (a *Agent) anybody() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.sessions {
+		if r.LoggedIn() {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Agent) clusters(ctx context.Context, c *conversation) (any, error) {
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.Clusters(ctx)
+	return wire.ClusterList{Clusters: list}, err
+}
+
+// connect brings a person to a cluster: login if there is none, a token, and the
+// way up to the cluster tried.
+func (a *Agent) connect(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[ClusterArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.ensure(ctx, r, c, true); err != nil {
+		return nil, err
+	}
+	c.progress("asking for " + string(in.Cluster))
+	cluster, err := r.Cluster(ctx, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := r.Token(ctx, in.Cluster); err != nil {
+		return nil, err
+	}
+	c.progress("opening the tunnel")
+	t := tunnel.Target{Host: r.Profile().Host(in.Cluster)}
+	stream, err := r.Open(ctx, &t)
+	if err != nil {
+		return nil, tunnel.Refused(err)
+	}
+	stream.Abort() // that it opens is all we wanted to know
+	return cluster, nil
+}
+
+// access is asked before a kubeconfig is written.
+func (a *Agent) access(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[AccessArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.Clusters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := r.Profile()
+	res := AccessResult{Profile: p.Name, Domain: p.Domain}
+	for _, cl := range list {
+		if len(in.Clusters) == 0 && cl.Hidden || len(in.Clusters) > 0 && !slices.Contains(in.Clusters, cl.Name) {
+			continue
+		}
+		if cl, err = r.Cluster(ctx, cl.Name); err != nil {
+			return nil, err
+		}
+		res.Clusters = append(res.Clusters, AccessEntry{Name: cl.Name, Host: p.Host(cl.Name), CA: cl.CA})
+	}
+	for _, n := range in.Clusters {
+		if !slices.ContainsFunc(res.Clusters, func(e AccessEntry) bool { return e.Name == n }) {
+			return nil, fault.New(fault.ExitRefused, "kubectl zt clusters", "there is no cluster %q for you", string(n))
+		}
+	}
+	if res.Port, res.Secret, err = a.ports.access(ctx, p.Name); err != nil {
+		return nil, err
+	}
+	return res, r.NoteKubeconfig(in.File)
+}
+
+func (a *Agent) status() (any, error) {
+	current, err := a.cfg.Home.Current()
+	if err != nil {
+		return nil, err
+	}
+	names, err := a.cfg.Home.List()
+	if err != nil {
+		return nil, err
+	}
+	res := StatusResult{
+		Version: a.cfg.Version, Protocol: Protocol, PID: os.Getpid(), Started: a.started, Current: current, Ports: a.ports.status(),
+		Sessions: []session.Status{},
+	}
+	for _, n := range names {
+		r, err := a.session(n)
+		if err != nil {
+			res.Sessions = append(res.Sessions, session.Status{Profile: string(n), Why: fault.Of(err).What})
+			continue
+		}
+		res.Sessions = append(res.Sessions, r.Status())
+	}
+	return res, nil
+}
+
+// seedPort is where a secretless port stands that nobody gave a number.
+const seedPort = 8081
+
+func (a *Agent) tunnel(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[TunnelArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	n := r.Profile().Name
+	res := TunnelResult{Profile: n, Secret: a.ports.secret(n)}
+	switch {
+	case in.Close:
+		if a.ports.drop(n, in.Port) == 0 {
+			return nil, fault.New(fault.ExitFailed, "kubectl zt tunnel", "no such port is open for %s", string(n))
+		}
+	case in.Open || in.Listen != "":
+		if res.Opened, err = a.openPort(ctx, r, in); err != nil {
+			return nil, err
+		}
+	default: // --env, or just a look
+		if res.Opened, res.Secret, err = a.ports.access(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	res.Ports = a.ports.status()
+	return res, nil
+}
+
+// openPort opens the port that the person wants and the cluster allows.
+func (a *Agent) openPort(ctx context.Context, r *resident, in TunnelArgs) (int, error) {
+	number := in.Port
+	if in.Cluster != "" {
+		cluster, err := r.Cluster(ctx, in.Cluster)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case cluster.ListenPort != 0 && number == 0:
+			number = cluster.ListenPort
+		case cluster.ListenPort != 0 && cluster.ListenPortFixed && number != cluster.ListenPort:
+			return 0, fault.New(fault.ExitRefused, "leave --port out", "cluster %s fixes its port: %d", string(in.Cluster), cluster.ListenPort)
+		}
+	}
+	if number == 0 {
+		number = seedPort
+	}
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(number)).String()
+	if in.Listen != "" {
+		addr = in.Listen
+	}
+	n := r.Profile().Name
+	open := profile.Name("")
+	if in.Open {
+		open = n
+		if in.Remote {
+			return 0, fault.New(fault.ExitUsage, "", "a port without a secret serves this user on this machine only")
+		}
+	} else if _, _, err := a.ports.access(ctx, n); err != nil { // the secret it demands
+		return 0, err
+	}
+	p, err := a.ports.add(ctx, addr, in.Remote, open, n)
+	if err != nil {
+		return 0, err
+	}
+	return p.number(), nil
+}
+
+func (a *Agent) device(ctx context.Context, c *conversation) (any, error) {
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := device.Open(a.cfg.Home, r.Profile().Name)
+	if err != nil {
+		return nil, err
+	}
+	res := DeviceResult{ID: key.ID, Thumbprint: key.Thumbprint, Tier: key.Tier}
+	if r.LoggedIn() {
+		state, err := r.Device(ctx)
+		if err != nil {
+			return nil, err
+		}
+		res.Gateway = &state
+	}
+	return res, nil
+}
+
+func (a *Agent) enroll(ctx context.Context, c *conversation) (any, error) {
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	p := &pending{followers: []*conversation{c}}
+	state, err := r.Enroll(ctx, session.Prompt{
+		Open: p.open, Out: p, QR: c.req.QR, Progress: c.progress,
+		Warn: func(text string) { _, _ = p.Write([]byte("zt: " + fault.Escape(text) + "\n")) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return state, nil
+}
+
+func (a *Agent) repin(ctx context.Context, c *conversation) (any, error) {
+	in, err := args[ClusterArgs](c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.session(c.req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	var res RepinResult
+	res.Old, res.New, err = r.Repin(ctx, in.Cluster)
+	return res, err
+}
