@@ -160,9 +160,7 @@ func (p *pod) exec(ctx context.Context, c *container, args []string, terminal bo
 	if in != nil {
 		go process.feed(in, true) // ends with the connection
 	}
-	if sizes != nil {
-		go process.resize(sizes)
-	}
+	go process.resize(sizes)
 	// Nobody is left to see it: unlike a real node we do not let it run on.
 	stop := context.AfterFunc(ctx, func() { process.end(0) })
 	defer stop()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
@@ -46,15 +47,14 @@ func (c command) start(begin func(*exec.Cmd) error) (*process, error) {
 	p := &process{cmd: exec.Command(c.args[0], c.args[1:]...)}
 	p.cmd.Dir, p.cmd.Env = c.dir, c.env
 	if c.terminal {
-		master, err := pty.StartWithSize(p.cmd, c.size)
-		if err != nil {
+		var err error
+		if p.terminal, err = startTerminal(p.cmd, c.size); err != nil {
 			return nil, err
 		}
-		p.terminal = master
 		if c.input {
-			p.stdin = eotCloser{master}
+			p.stdin = eotCloser{p.terminal}
 		}
-		p.copy(c.stdout, master)
+		p.copy(c.stdout, p.terminal)
 		return p, nil
 	}
 	var theirs []*os.File
@@ -129,17 +129,20 @@ func (p *process) wait() (int, error) {
 }
 
 // feed copies r to the process's input; at the end of r it closes the input if
-// last is set. It returns when r ends or the process reads no more.
+// last is set. What the process does not read is dropped, to the end of r: unread,
+// it would block everything else on r's connection.
 func (p *process) feed(r io.Reader, last bool) {
 	p.mu.Lock()
 	stdin := p.stdin
 	p.mu.Unlock()
-	if stdin == nil {
-		return
+	var err error
+	if stdin != nil {
+		_, err = io.Copy(stdin, r)
 	}
-	if _, err := io.Copy(stdin, r); err != nil || last {
+	if err != nil || last {
 		_ = p.closeInput()
 	}
+	_, _ = io.Copy(io.Discard, r)
 }
 
 func (p *process) closeInput() error {
@@ -153,11 +156,19 @@ func (p *process) closeInput() error {
 	return err
 }
 
-// resize follows the sizes until the channel is closed.
+// resize follows the sizes until the channel is closed; nil is never.
 func (p *process) resize(sizes <-chan remotecommand.TerminalSize) {
+	if sizes == nil {
+		return
+	}
 	for size := range sizes {
-		if p.terminal != nil {
-			_ = pty.Setsize(p.terminal, winsize(size))
+		if p.terminal == nil {
+			continue
+		}
+		if raw, err := p.terminal.SyscallConn(); err == nil { // Fd would make it block again
+			_ = raw.Control(func(fd uintptr) {
+				_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Height, Col: size.Width})
+			})
 		}
 	}
 }
@@ -198,4 +209,24 @@ func (t eotCloser) Close() error {
 
 func winsize(size remotecommand.TerminalSize) *pty.Winsize {
 	return &pty.Winsize{Rows: size.Height, Cols: size.Width}
+}
+
+// startTerminal starts cmd on a new pty and returns our end of it. The end that
+// the library returns blocks a thread in read, and closing it would not end that.
+func startTerminal(cmd *exec.Cmd, size *pty.Winsize) (*os.File, error) {
+	blocking, err := pty.StartWithSize(cmd, size)
+	if err != nil {
+		return nil, err
+	}
+	defer blocking.Close()
+	fd, err := unix.FcntlInt(blocking.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("open the terminal: %w", err)
+	}
+	return os.NewFile(uintptr(fd), blocking.Name()), nil
 }
