@@ -21,6 +21,8 @@ import (
 type initFlags struct {
 	Domain, Issuer, ClientID, IssuerCA string
 	Listen, PublicAddress              string
+	// The first cluster; in-cluster without Server.
+	Cluster, Server, ServerCA, TokenFile string
 }
 
 func newInitCommand(streams genericiooptions.IOStreams) *cobra.Command {
@@ -41,6 +43,10 @@ Nothing that exists is overwritten. The login URL with the pin goes to stdout.`,
 	f.StringVar(&flags.IssuerCA, "issuer-ca", "", "PEM file, for an issuer outside the system's roots")
 	f.StringVar(&flags.Listen, "listen", ":8443", "address to listen on")
 	f.StringVar(&flags.PublicAddress, "public-address", "", "host:port that laptops dial (default gw.DOMAIN and the port of --listen)")
+	f.StringVar(&flags.Cluster, "cluster", "example", "name of the first cluster")
+	f.StringVar(&flags.Server, "server", "", "its API server, https://… (default: the cluster that the gateway runs in)")
+	f.StringVar(&flags.ServerCA, "server-ca", "", "PEM file that verifies --server")
+	f.StringVar(&flags.TokenFile, "token-file", "", "token of the account zt-system/zt-impersonate there; needed with --server")
 	for _, name := range []string{"domain", "issuer", "client-id"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
@@ -52,21 +58,34 @@ func runInit(streams genericiooptions.IOStreams, dir string, flags initFlags) er
 	if err != nil {
 		return err
 	}
-	if flags.IssuerCA != "" {
-		if flags.IssuerCA, err = filepath.Abs(flags.IssuerCA); err != nil {
+	for _, path := range []*string{&flags.IssuerCA, &flags.ServerCA, &flags.TokenFile} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
 	}
 	// What is wrong with the flags is found before anything is written.
-	text, err := render(gatewayTemplate, struct {
+	data := struct {
 		initFlags
 		Directory string
-	}{flags, dir})
+	}{flags, dir}
+	text, err := render(gatewayTemplate, data)
+	if err != nil {
+		return err
+	}
+	cluster, err := render(clusterTemplate, data)
 	if err != nil {
 		return err
 	}
 	file := filepath.Join(dir, "gateway.yaml")
 	c, problems := manifest.DecodeGateway(file, text, time.Now())
+	objects, more := manifest.Decode(filepath.Join(dir, "config", "cluster.yaml"), cluster)
+	problems = append(problems, more...)
+	for _, o := range objects {
+		problems = append(problems, o.Check(time.Now())...)
+	}
 	if len(problems) > 0 {
 		for _, p := range problems {
 			fmt.Fprintln(streams.ErrOut, p.Error())
@@ -81,7 +100,7 @@ func runInit(streams genericiooptions.IOStreams, dir string, flags initFlags) er
 			return err
 		}
 	}
-	for name, text := range map[string]string{"cluster.yaml": clusterExample, "roles.yaml": roleExample, "policies.yaml": policyExample} {
+	for name, text := range map[string]string{"cluster.yaml": string(cluster), "roles.yaml": roleExample, "policies.yaml": policyExample} {
 		if err := writeNew(filepath.Join(dir, "config", name), []byte(text)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -153,15 +172,21 @@ login:
   enrolment: Approval
 `
 
-const clusterExample = `apiVersion: kube-zt.io/v1alpha1
+const clusterTemplate = `apiVersion: kube-zt.io/v1alpha1
 kind: TargetCluster
 metadata:
-  name: example
+  name: {{printf "%q" .Cluster}}
 spec:
-  displayName: Example
-  # Run the gateway in the cluster, or set url, certificateAuthorityFile and
-  # tokenFile instead (the token of zt-system/zt-impersonate).
+{{- if .Server}}
+  url: {{printf "%q" .Server}}
+{{- with .ServerCA}}
+  certificateAuthorityFile: {{printf "%q" .}}
+{{- end}}
+  tokenFile: {{printf "%q" .TokenFile}}
+{{- else}}
+  # The gateway runs in this cluster, as the account zt-system/zt-impersonate.
   inCluster: true
+{{- end}}
 `
 
 const roleExample = `apiVersion: kube-zt.io/v1alpha1

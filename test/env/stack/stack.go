@@ -283,7 +283,7 @@ func (s *Stack) GatewayCommand(ctx context.Context, args ...string) (string, err
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("zt-gateway %s: %w\n%s", args[0], err, stderr.String())
 	}
-	return stdout.String() + stderr.String(), nil
+	return stdout.String(), nil
 }
 
 // AuditLog is the gateway's own log of intents, outcomes and events.
