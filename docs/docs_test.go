@@ -5,6 +5,7 @@ package docs
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -78,6 +79,47 @@ func rows(section string) map[string]bool {
 			name, _, _ := strings.Cut(rest, "`")
 			found[name] = true
 		}
+	}
+	return found
+}
+
+// TestObservabilityTables demands a row for every metric and audit event in the
+// code, and no other.
+func TestObservabilityTables(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for heading, want := range map[string][]string{
+		"## Metrics": names(t, "../pkg/gateway/metrics/metrics.go", `(?:counter|gauge)\("([a-z_]+)"|Name: "([a-z_]+)"`, "zt_"),
+		"## The log of intents, outcomes and events": names(t, "../pkg/gateway/audit/record.go", `Event = "([a-z_]+)"`, ""),
+	} {
+		documented := rows(section(string(text), heading))
+		for _, name := range want {
+			if !documented[name] {
+				t.Errorf("%s has no row in observability.md", name)
+			}
+			delete(documented, name)
+		}
+		for name := range documented {
+			t.Errorf("observability.md has a row for %s, which does not exist", name)
+		}
+	}
+}
+
+func names(t *testing.T, file, pattern, prefix string) []string {
+	t.Helper()
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(source), -1) {
+		found = append(found, prefix+strings.Join(match[1:], ""))
+	}
+	if len(found) == 0 {
+		t.Fatalf("nothing in %s matches %s", file, pattern)
 	}
 	return found
 }
