@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -85,7 +86,10 @@ type rig struct {
 	snapshot    atomic.Pointer[store.Snapshot]
 	epoch       atomic.Uint64
 	listener    net.Listener
+	ahead       atomic.Int64 // how far the gateway's clock is ahead of the laptops'
 }
+
+func (r *rig) now() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) }
 
 type rigOptions struct {
 	manifests string // instead of everything
@@ -147,7 +151,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 			Keys: func() jose.JSONWebKeySet { return r.authorities.TokenKeys() },
 		}),
 		Further: o.further,
-		Audit:   log, Metrics: r.metrics, Limits: o.limits,
+		Audit:   log, Metrics: r.metrics, Limits: o.limits, Now: r.now,
 	})
 	must(t, err)
 
@@ -598,3 +602,56 @@ func (u *upstream) one() seen {
 	}
 	return requests[0]
 }
+
+// directDialer opens streams without a preface under the cluster's direct name.
+func (r *rig) directDialer(protocol string) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) {
+		return r.dialDirect(r.kube.directHost, protocol)
+	}
+}
+
+// rawReply writes bytes on conn and reads one answer.
+func rawReply(t testing.TB, conn net.Conn, text string) reply {
+	t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, err := io.WriteString(conn, text)
+	must(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	must(t, err)
+	return reply{response.StatusCode, response.Header, string(body), response.Header.Get(wire.HeaderDecision)}
+}
+
+// replayed does what an edge could: it keeps a preface and sends it in front of
+// a ClientHello of its own.
+func (p *person) replayed() (*tls.Conn, error) {
+	first, second := &recordingConn{}, &recordingConn{}
+	for _, c := range []*recordingConn{first, second} {
+		_ = tls.Client(&prefacedConn{Conn: c, person: p, audience: string(p.rig.cluster.UID)}, p.rig.tls(p.rig.kube.host)).Handshake()
+	}
+	raw, err := net.Dial("tcp", p.rig.listener.Addr().String())
+	must(p.rig.t, err)
+	preface := first.written.Bytes()
+	preface = preface[:4+2+int(binary.BigEndian.Uint16(preface[4:6]))]
+	if _, err := raw.Write(preface); err != nil {
+		return nil, err
+	}
+	secure := tls.Client(raw, p.rig.tls(p.rig.kube.host))
+	_ = secure.SetDeadline(time.Now().Add(10 * time.Second))
+	return secure, secure.Handshake()
+}
+
+// recordingConn takes everything and answers nothing.
+type recordingConn struct {
+	net.Conn
+	written bytes.Buffer
+}
+
+func (c *recordingConn) Write(b []byte) (int, error)      { return c.written.Write(b) }
+func (c *recordingConn) Read([]byte) (int, error)         { return 0, io.EOF }
+func (c *recordingConn) Close() error                     { return nil }
+func (c *recordingConn) SetDeadline(time.Time) error      { return nil }
+func (c *recordingConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *recordingConn) SetWriteDeadline(time.Time) error { return nil }

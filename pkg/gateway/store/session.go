@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/wire"
@@ -9,7 +10,9 @@ import (
 // SessionRecord is what control remembers of a session's last issue. It serves
 // lists and SessionChange and never lets anyone in.
 type SessionRecord struct {
-	ID         wire.SessionID  `json:"id"`
+	ID wire.SessionID `json:"id"`
+	// Version is the sequence of the last write; set by the store.
+	Version    uint64          `json:"version,omitempty"`
 	User       wire.User       `json:"user"`
 	Groups     []string        `json:"groups,omitempty"`
 	Device     wire.DeviceID   `json:"device"`
@@ -36,4 +39,12 @@ type SessionRecord struct {
 	AMR             []string  `json:"amr,omitempty"`
 	IDTokenIssuedAt time.Time `json:"idTokenIssuedAt,omitzero"`
 	IDTokenExpires  time.Time `json:"idTokenExpires,omitzero"`
+}
+
+// clone: records leave and enter the store by value.
+func (r SessionRecord) clone() SessionRecord {
+	r.Groups = slices.Clone(r.Groups)
+	r.Roles = slices.Clone(r.Roles)
+	r.AMR = slices.Clone(r.AMR)
+	return r
 }

@@ -3,11 +3,18 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/kube-zt/zt/pkg/api/v1alpha1"
-	"github.com/kube-zt/zt/pkg/wire"
+	"github.com/fsnotify/fsnotify"
+	"github.com/gofrs/flock"
 )
 
 // Errors that callers may match.
@@ -34,48 +41,188 @@ type Options struct {
 }
 
 // Store is an open directory. Its methods may be called concurrently.
-type Store struct{}
+type Store struct {
+	config string // config/
+	state  string // state/
+	lock   *flock.Flock
+	log    *slog.Logger
+	now    func() time.Time
+	report func(error)
+	// notices of changed files; tests take them away.
+	notices func() (*fsnotify.Watcher, error)
 
-// Open locks state/, reads it, and loads config/; any fault in either is an
-// error. It starts nothing: Run watches.
-func Open(dir string, o Options) (*Store, error) { return &Store{}, nil }
+	current atomic.Pointer[Snapshot]
+
+	reloading sync.Mutex // one reading of config/ at a time
+	refused   string     // why the last reading was, empty when it was not
+
+	mu      sync.Mutex
+	st      *state // changed by the writer alone, under mu
+	loaded  *Config
+	journal *journal // the writer's
+	saved   int64    // size of the snapshot file in bytes
+	queue   []*write
+	writing bool
+	using   map[string]bool // hashes of UseOnce on their way to the disk
+	changes uint64          // names given to session changes by this process
+	closed  bool
+	watch   map[chan struct{}]struct{}
+
+	writer sync.WaitGroup
+}
+
+// Open locks DIR/state, reads it, and loads DIR/config; any fault in either is
+// an error. It starts nothing: Run watches.
+func Open(dir string, o Options) (*Store, error) {
+	s := &Store{
+		config: filepath.Join(dir, "config"),
+		state:  filepath.Join(dir, "state"),
+		log:    o.Logger, now: o.Now, report: o.OnReload,
+		notices: fsnotify.NewWatcher,
+
+		using: map[string]bool{},
+		watch: map[chan struct{}]struct{}{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.report == nil {
+		s.report = func(error) {}
+	}
+	if err := s.acquire(); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(fmt.Errorf("state %s: %w", s.state, err), s.release())
+	}
+	// Bounded by the time within which a tree must be stable.
+	if err := s.Reload(context.Background()); err != nil {
+		return nil, errors.Join(fmt.Errorf("configuration %s: %w", s.config, err), s.Close())
+	}
+	return s, nil
+}
+
+// acquire makes state/ this process's own.
+func (s *Store) acquire() error {
+	if _, err := os.Stat(s.config); err != nil {
+		return fmt.Errorf("configuration: %w (`zt-gateway init` writes one)", err)
+	}
+	if err := os.MkdirAll(s.state, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.state)
+	if err != nil {
+		return err
+	}
+	if loose := info.Mode().Perm() & 0o077; loose != 0 {
+		s.log.Warn("state directory was open to others; closing it", "directory", s.state, "mode", info.Mode().Perm().String())
+		if err := os.Chmod(s.state, 0o700); err != nil {
+			return fmt.Errorf("state directory is open to others: %w", err)
+		}
+	}
+	path := filepath.Join(s.state, "lock")
+	s.lock = flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+	held, err := s.lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	if !held {
+		owner, _ := os.ReadFile(path)
+		return fmt.Errorf("%s: %w%s; one directory serves one gateway", s.state, ErrLocked, describePID(owner))
+	}
+	// For whoever is refused; the lock itself does not depend on it.
+	return os.WriteFile(path, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
+}
+
+func describePID(owner []byte) string {
+	pid := strings.TrimSpace(string(owner))
+	if pid == "" || len(pid) > 20 || strings.Trim(pid, "0123456789") != "" {
+		return ""
+	}
+	return " (pid " + pid + ")"
+}
+
+// recover reads what the last process left and begins a new generation.
+func (s *Store) recover() error {
+	st, size, err := loadState(s.state)
+	if err != nil {
+		return err
+	}
+	records, whole, torn, err := readJournal(s.state)
+	if err != nil {
+		return err
+	}
+	if err := st.replay(records); err != nil {
+		return err
+	}
+	if torn > 0 {
+		s.log.Warn("journal ended in a record that a crash left half written; it was never confirmed and is dropped",
+			"bytes", torn, "sequence", st.Sequence)
+	}
+	if s.journal, err = openJournal(s.state, whole); err != nil {
+		return err
+	}
+	s.st, s.saved = st, size
+	if s.journal.size > compactAbove {
+		if err := s.compact(); err != nil {
+			return err
+		}
+	}
+	// The clock alone would do against a restored copy, the count alone against
+	// a clock that was set back; together the epoch never falls.
+	generation := max(st.Generation+1, uint64(max(0, s.now().Unix())))
+	return s.commit(context.Background(), operation{Open: &openOperation{Generation: generation}})
+}
 
 // Close lets state/ go. Writes after it return ErrClosed.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.writer.Wait()
+	return s.release()
+}
 
-// Run watches config/ and reloads on change, within 1 s, until ctx ends.
-func (s *Store) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// Reload reads config/ now. On error the old snapshot stays.
-func (s *Store) Reload(ctx context.Context) error { return nil }
+func (s *Store) release() error {
+	var err error
+	if s.journal != nil {
+		err = s.journal.f.Close()
+	}
+	return errors.Join(err, s.lock.Unlock())
+}
 
 // Snapshot is the present one; it does not block.
-func (s *Store) Snapshot() *Snapshot { return nil }
+func (s *Store) Snapshot() *Snapshot { return s.current.Load() }
 
 // Subscribe returns a channel that holds a signal after every swap of the
 // snapshot since it was last read, until ctx ends.
-func (s *Store) Subscribe(ctx context.Context) <-chan struct{} { return nil }
-
-// ObserveDevice records what was seen of a device and returns the merged view.
-// The first owner stays: ErrOwned for anybody else.
-func (s *Store) ObserveDevice(ctx context.Context, id wire.DeviceID, seen v1alpha1.DeviceStatus) (v1alpha1.Device, error) {
-	return v1alpha1.Device{}, nil
+func (s *Store) Subscribe(ctx context.Context) <-chan struct{} {
+	signal := make(chan struct{}, 1)
+	s.mu.Lock()
+	s.watch[signal] = struct{}{}
+	s.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watch, signal)
+	})
+	return signal
 }
 
-// Revoke puts spec in force for good and returns the epoch from which on it
-// holds. A target that is revoked already keeps its epoch.
-func (s *Store) Revoke(ctx context.Context, spec v1alpha1.RevocationSpec, by string) (wire.Epoch, error) {
-	return wire.Epoch{}, nil
+// publish swaps the snapshot; the caller holds mu.
+func (s *Store) publish(next *Snapshot) {
+	s.current.Store(next)
+	for signal := range s.watch {
+		select {
+		case signal <- struct{}{}:
+		default: // one that was not read yet says the same
+		}
+	}
 }
-
-// UseOnce records hash, or returns ErrUsed. After expires the record may go.
-func (s *Store) UseOnce(ctx context.Context, hash string, expires time.Time) error { return nil }
-
-// PutSession writes a session's record, whole.
-func (s *Store) PutSession(ctx context.Context, r SessionRecord) error { return nil }
-
-// Session is one record.
-func (s *Store) Session(id wire.SessionID) (SessionRecord, bool) { return SessionRecord{}, false }
-
-// Sessions are all records that have not ended, oldest first.
-func (s *Store) Sessions() []SessionRecord { return nil }
