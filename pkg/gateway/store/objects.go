@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// ObserveDevice records what was seen of a device and returns the merged view.
+// The first owner stays, unless a manifest names another: ErrOwned for anybody
+// else. What was known already costs no write.
+func (s *Store) ObserveDevice(ctx context.Context, id wire.DeviceID, seen v1alpha1.DeviceStatus) (v1alpha1.Device, error) {
+	if id == "" {
+		return v1alpha1.Device{}, errors.New("observe device: no id")
+	}
+	if seen.FirstSeen.IsZero() {
+		seen.FirstSeen = metav1.NewTime(s.now())
+	}
+	seen.FirstSeen = metav1.NewTime(seen.FirstSeen.UTC().Truncate(time.Second)) // as the journal keeps it
+	seen.Revision = 0
+
+	s.mu.Lock()
+	w, err := s.observe(id, seen)
+	s.mu.Unlock()
+	if err != nil {
+		return v1alpha1.Device{}, err
+	}
+	if w != nil {
+		if err := w.wait(ctx); err != nil {
+			return v1alpha1.Device{}, fmt.Errorf("observe device %s: %w", id, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Two people may have come at once; the disk has judged who was first.
+	if err := s.mayOwn(id, seen); err != nil {
+		return v1alpha1.Device{}, err
+	}
+	return s.merged(id), nil
+}
+
+// observe enqueues what changes; the caller holds mu.
+func (s *Store) observe(id wire.DeviceID, seen v1alpha1.DeviceStatus) (*write, error) {
+	if err := s.mayOwn(id, seen); err != nil {
+		return nil, err
+	}
+	known := s.st.Devices[id]
+	transfer := known.OwnerSubject != "" && seen.OwnerSubject != "" && !sameOwner(known, seen)
+	merged := observe(known, seen, transfer)
+	if merged == known {
+		return nil, nil
+	}
+	return s.enqueue(operation{Device: &deviceOperation{ID: id, Seen: seen, Transfer: transfer}})
+}
+
+// mayOwn refuses a second owner and a second key; the caller holds mu.
+func (s *Store) mayOwn(id wire.DeviceID, seen v1alpha1.DeviceStatus) error {
+	known := s.st.Devices[id]
+	if known.Thumbprint != "" && seen.Thumbprint != "" && known.Thumbprint != seen.Thumbprint {
+		return fmt.Errorf("device %s: another key has this id", id)
+	}
+	if seen.OwnerSubject == "" {
+		return nil
+	}
+	if wish := s.loaded.wishes[id]; wish != nil && wish.Spec.Owner != "" {
+		if wish.Spec.Owner != seen.Owner {
+			return fmt.Errorf("device %s: %w", id, ErrOwned)
+		}
+		return nil
+	}
+	if known.OwnerSubject != "" && !sameOwner(known, seen) {
+		return fmt.Errorf("device %s: %w", id, ErrOwned)
+	}
+	return nil
+}
+
+// Revoke puts spec in force for good and returns the epoch from which on it
+// holds. A target that is revoked already keeps its epoch; a change of a
+// session's roles is always new, because it speaks of the tokens until now.
+func (s *Store) Revoke(ctx context.Context, spec v1alpha1.RevocationSpec, by string) (wire.Epoch, error) {
+	kind, _, ok := spec.Target()
+	if !ok {
+		return wire.Epoch{}, errors.New("revoke: exactly one target must be named")
+	}
+	if len(spec.Roles) > 0 && kind != v1alpha1.RevokedSession {
+		return wire.Epoch{}, errors.New("revoke: roles are taken only from a session")
+	}
+	spec.By = by
+	if spec.At.IsZero() {
+		spec.At = metav1.NewTime(s.now())
+	}
+	spec.At = metav1.NewTime(spec.At.UTC().Truncate(time.Second))
+	r := &v1alpha1.Revocation{Spec: spec}
+	r.APIVersion, r.Kind, r.Name = v1alpha1.GroupVersion, "Revocation", revocationName(&spec)
+
+	s.mu.Lock()
+	if isChange(&spec) {
+		// Unique however many wait: the sequence they will get is not known yet.
+		r.Name += "-" + s.nextChange()
+	} else if old := s.st.byTarget[target(&spec)]; old != nil {
+		s.mu.Unlock()
+		return epochOf(old), nil
+	}
+	w, err := s.enqueue(operation{Revoke: r})
+	s.mu.Unlock()
+	if err != nil {
+		return wire.Epoch{}, fmt.Errorf("revoke: %w", err)
+	}
+	if err := w.wait(ctx); err != nil {
+		return wire.Epoch{}, fmt.Errorf("revoke: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if written := s.st.byName[r.Name]; written != nil {
+		return epochOf(written), nil
+	}
+	// Superseded already by a newer change of the same session.
+	return s.st.epoch(), nil
+}
+
+func epochOf(r *v1alpha1.Revocation) (e wire.Epoch) {
+	_ = e.UnmarshalText([]byte(r.Status.Epoch)) // written by apply
+	return e
+}
+
+// nextChange makes a name that no other change has; the caller holds mu.
+func (s *Store) nextChange() string {
+	s.changes++
+	return fmt.Sprintf("%d-%d", s.st.Generation, s.changes)
+}
+
+// imports are the revocations that a configuration brings and state does not
+// hold: those written as such, and those of devices. The caller holds mu.
+func (s *Store) imports(c *Config) (operations []operation) {
+	taken := map[string]bool{}
+	add := func(name string, spec v1alpha1.RevocationSpec) {
+		if old := s.st.byName[name]; old != nil || taken[name] {
+			if old != nil && target(&old.Spec) == target(&spec) {
+				return
+			}
+			// The name is in use for something else, which stays revoked too.
+			name = name[:min(len(name), 200)] + "-" + digest(target(&spec))
+			if s.st.byName[name] != nil || taken[name] {
+				return
+			}
+		}
+		taken[name] = true
+		if spec.At.IsZero() {
+			spec.At = metav1.NewTime(s.now())
+		}
+		spec.At = metav1.NewTime(spec.At.UTC().Truncate(time.Second))
+		spec.By = "config"
+		r := &v1alpha1.Revocation{Spec: spec}
+		r.APIVersion, r.Kind, r.Name = v1alpha1.GroupVersion, "Revocation", name
+		operations = append(operations, operation{Revoke: r})
+	}
+	for _, r := range c.Revocations {
+		add(r.Name, r.Spec)
+	}
+	for _, d := range c.Devices {
+		spec := v1alpha1.RevocationSpec{Device: d.Name, Reason: "revoked by the administrators"}
+		if d.Spec.Revoked && s.st.byTarget[target(&spec)] == nil {
+			add(revocationName(&spec), spec)
+		}
+	}
+	return operations
+}
+
+// UseOnce records hash, or returns ErrUsed. After expires the record may go, so
+// what it stands for must have ended by then.
+func (s *Store) UseOnce(ctx context.Context, hash string, expires time.Time) error {
+	if hash == "" || len(hash) > 256 {
+		return errors.New("use once: no hash")
+	}
+	if !expires.After(s.now()) {
+		return errors.New("use once: it has ended already")
+	}
+	s.mu.Lock()
+	if _, used := s.st.Used[hash]; used || s.using[hash] {
+		s.mu.Unlock()
+		return ErrUsed
+	}
+	w, err := s.enqueue(operation{Use: &useOperation{Hash: hash, Expires: expires.UTC()}})
+	if err == nil {
+		s.using[hash] = true
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("use once: %w", err)
+	}
+	if err := w.wait(ctx); err != nil {
+		return fmt.Errorf("use once: %w", err)
+	}
+	return nil
+}
+
+// PutSession writes a session's record, whole.
+func (s *Store) PutSession(ctx context.Context, r SessionRecord) error {
+	if r.ID == "" {
+		return errors.New("put session: no id")
+	}
+	r = r.clone()
+	r.Version = 0 // apply's
+	if err := s.commit(ctx, operation{Session: &r}); err != nil {
+		return fmt.Errorf("put session: %w", err)
+	}
+	return nil
+}
+
+// Session is one record, also of a session that ended lately.
+func (s *Store) Session(id wire.SessionID) (SessionRecord, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.st.Sessions[id]
+	return r.clone(), ok
+}
+
+// Sessions are all records of sessions that have not ended, oldest first.
+func (s *Store) Sessions() []SessionRecord {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var live []SessionRecord
+	for _, r := range s.st.Sessions {
+		if r.Ended.IsZero() && now.Before(r.End) {
+			live = append(live, r.clone())
+		}
+	}
+	slices.SortFunc(live, func(a, b SessionRecord) int {
+		if c := a.Issued.Compare(b.Issued); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	return live
+}

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+const (
+	// poll is how often config/ is looked at where no notice of a change comes:
+	// network file systems, exhausted inotify watches.
+	poll = 500 * time.Millisecond
+	// gather lets the notices of one change arrive together.
+	gather = 20 * time.Millisecond
+)
+
+// Reload reads config/ now. On error the old snapshot stays, whole; a
+// *ConfigError names every problem.
+func (s *Store) Reload(ctx context.Context) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	err := s.reload(ctx)
+	switch {
+	case err == nil:
+		if s.refused != "" {
+			s.refused = ""
+			s.log.Info("configuration is in order again", "version", s.current.Load().Version)
+			s.report(nil)
+		}
+	case ctx.Err() != nil:
+	case err.Error() != s.refused:
+		s.refused = err.Error()
+		if old := s.current.Load(); old != nil {
+			s.log.Error("configuration refused; the old one stays in force", "version", old.Version, "error", s.refused)
+		}
+		s.report(err)
+	}
+	return err
+}
+
+func (s *Store) reload(ctx context.Context) error {
+	c, err := LoadConfig(ctx, s.config, s.now())
+	if err != nil {
+		return err
+	}
+	if old := s.current.Load(); old != nil && old.Version == c.Version {
+		return nil
+	}
+	// What must outlive its file goes to the disk before anything is in force;
+	// it holds from there on, with the old configuration too.
+	s.mu.Lock()
+	imports := s.imports(c)
+	s.mu.Unlock()
+	for some := range slices.Chunk(imports, 256) {
+		if err := s.commit(ctx, some...); err != nil {
+			return fmt.Errorf("import revocations: %w", err)
+		}
+	}
+	s.mu.Lock()
+	s.loaded = c
+	s.publish(s.snapshot())
+	s.mu.Unlock()
+	s.log.Info("configuration loaded", "version", c.Version, "content", c.Summary())
+	if s.refused == "" {
+		s.report(nil)
+	}
+	return nil
+}
+
+// snapshot builds the present one from configuration and state; the caller
+// holds mu.
+func (s *Store) snapshot() *Snapshot {
+	c := s.loaded
+	next := &Snapshot{
+		Epoch: s.st.epoch(), Version: c.Version, Policy: c.Policy,
+		Clusters:    make(map[wire.ClusterName]*v1alpha1.TargetCluster, len(c.Clusters)),
+		Roles:       make(map[wire.Role]*v1alpha1.AccessRole, len(c.Roles)),
+		Policies:    make(map[string]*v1alpha1.AccessPolicy, len(c.Policies)),
+		Devices:     make(map[wire.DeviceID]v1alpha1.Device, len(c.Devices)+len(s.st.Devices)),
+		Revocations: s.st.Revocations,
+	}
+	for _, o := range c.Clusters {
+		next.Clusters[wire.ClusterName(o.Name)] = o
+	}
+	for _, o := range c.Roles {
+		next.Roles[wire.Role(o.Name)] = o
+	}
+	for _, o := range c.Policies {
+		next.Policies[o.Name] = o
+	}
+	for id := range s.st.Devices {
+		next.Devices[id] = s.merged(id)
+	}
+	for _, d := range c.Devices {
+		next.Devices[wire.DeviceID(d.Name)] = s.merged(wire.DeviceID(d.Name))
+	}
+	return next
+}
+
+// Run watches config/ and reloads on change, within 1 s, until ctx ends. A
+// configuration that is refused is reported once and read again when it changes.
+func (s *Store) Run(ctx context.Context) error {
+	w, err := s.notices()
+	if err != nil {
+		s.log.Warn("no notices of changed files; looking at them instead", "error", err.Error())
+		w = &fsnotify.Watcher{}
+	} else {
+		defer w.Close()
+	}
+	watched := map[string]bool{}
+	judged := ""
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		if t, err := list(s.config); err == nil && t.listing != judged {
+			for _, dir := range t.directories {
+				if !watched[dir] && w.Events != nil && w.Add(dir) == nil {
+					watched[dir] = true
+				}
+			}
+			var refused *ConfigError
+			err := s.Reload(ctx)
+			if err == nil || errors.As(err, &refused) {
+				judged = t.listing
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case event := <-w.Events:
+			if event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename) {
+				delete(watched, event.Name) // a directory that comes back is another one
+			}
+			if err := sleep(ctx, gather); err != nil {
+				return nil
+			}
+		case err := <-w.Errors:
+			s.log.Warn("watching files", "error", fmt.Sprint(err))
+		}
+	}
+}
