@@ -354,12 +354,14 @@ func TestUnstableTree(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
+		var writing sync.WaitGroup
+		writing.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				write(fmt.Sprint(i))
 				time.Sleep(settle / 2)
 			}
-		}()
+		})
+		defer writing.Wait()
 		if _, err := readTree(ctx, root); !errors.Is(err, errUnstable) {
 			t.Error(err)
 		}
