@@ -108,9 +108,13 @@ func (e *eventWriter) write(event wire.Event) error {
 	if err != nil {
 		return err
 	}
-	deadline := e.control.SetWriteDeadline(time.Now().Add(eventTimeout))
+	// In HTTP/2 a deadline that passes resets the stream, whether anything is
+	// being written or not: it must be taken back.
+	if err := e.control.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil {
+		return err
+	}
 	_, err = e.w.Write(append(line, '\n'))
-	return errors.Join(deadline, err, e.control.Flush())
+	return errors.Join(err, e.control.Flush(), e.control.SetWriteDeadline(time.Time{}))
 }
 
 // logout ends the session: everything of it, everywhere, for good.

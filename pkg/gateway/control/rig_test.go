@@ -11,12 +11,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +26,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"go.uber.org/goleak"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"golang.org/x/oauth2"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/evidence"
@@ -612,7 +612,42 @@ func mustRefuse(t *testing.T, what string, got *wire.Refusal, want wire.Reason) 
 	return got
 }
 
-var (
-	_ = errors.Is
-	_ = metav1.Now
-)
+func decodeJSON(t *testing.T, data []byte, into any) {
+	t.Helper()
+	if err := json.Unmarshal(data, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func chainPEM(chain []*x509.Certificate) string {
+	var b strings.Builder
+	for _, c := range chain {
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
+	return b.String()
+}
+
+// accessToken comes from a whole login at the provider's own pages.
+func (r *rig) accessToken(user string) string {
+	r.t.Helper()
+	client := &http.Client{Transport: r.idp.Transport()}
+	ctx := context.WithValue(r.t.Context(), oauth2.HTTPClient, client)
+	config := oauth2.Config{
+		ClientID: r.idp.ClientID(), RedirectURL: "http://127.0.0.1:9/callback", Scopes: []string{"openid", "email", "groups"},
+		Endpoint: oauth2.Endpoint{AuthURL: r.idp.Issuer() + "/authorize", TokenURL: r.idp.Issuer() + "/oauth/token", AuthStyle: oauth2.AuthStyleInParams},
+	}
+	verifier := oauth2.GenerateVerifier()
+	callback, err := r.idp.Browser().Authorize(ctx, config.AuthCodeURL("state", oauth2.S256ChallengeOption(verifier)), user)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	at, err := url.Parse(callback)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	token, err := config.Exchange(ctx, at.Query().Get("code"), oauth2.VerifierOption(verifier))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return token.AccessToken
+}
