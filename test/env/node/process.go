@@ -139,7 +139,7 @@ func (p *process) feed(r io.Reader, last bool) {
 	if stdin != nil {
 		_, err = io.Copy(stdin, r)
 	}
-	if err != nil {
+	if err != nil || last {
 		_ = p.closeInput()
 	}
 	_, _ = io.Copy(io.Discard, r)
