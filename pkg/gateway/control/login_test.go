@@ -421,9 +421,9 @@ func TestCertificateIsClamped(t *testing.T) {
 	}
 }
 
-// V023: with the issuer down the gateway starts, refuses logins with a text,
+// With the issuer down the gateway starts, refuses logins with a text,
 // keeps what is logged in, and heals by itself.
-func TestV023(t *testing.T) {
+func TestIssuerDownAtTheStart(t *testing.T) {
 	t.Parallel()
 	provider, err := idp.Start(t.Context(), idp.Options{})
 	if err != nil {
