@@ -45,7 +45,8 @@ func newContainerLog() *containerLog {
 func (l *containerLog) write(stream string, p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	text := append(l.partial[stream], p...)
+	text := l.partial[stream]
+	text = append(text, p...)
 	now := time.Now()
 	for {
 		i := bytes.IndexByte(text, '\n')

@@ -90,7 +90,8 @@ type executor struct {
 }
 
 func (e executor) ExecInContainer(ctx context.Context, _, _, _ string, args []string, in io.Reader, out, errOut io.WriteCloser,
-	terminal bool, sizes <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	terminal bool, sizes <-chan remotecommand.TerminalSize, _ time.Duration,
+) error {
 	code, err := e.pod.exec(ctx, e.container, args, terminal, in, writer(out), writer(errOut), sizes)
 	if err == nil && code != 0 {
 		err = utilexec.CodeExitError{Err: fmt.Errorf("exit status %d", code), Code: code}
@@ -101,7 +102,8 @@ func (e executor) ExecInContainer(ctx context.Context, _, _, _ string, args []st
 type attacher struct{ container *container }
 
 func (a attacher) AttachContainer(ctx context.Context, _, _, _ string, in io.Reader, out, errOut io.WriteCloser,
-	_ bool, sizes <-chan remotecommand.TerminalSize) error {
+	_ bool, sizes <-chan remotecommand.TerminalSize,
+) error {
 	return a.container.attach(ctx, in, writer(out), writer(errOut), sizes)
 }
 
