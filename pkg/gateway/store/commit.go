@@ -81,6 +81,7 @@ func (s *Store) drain() {
 		s.mu.Unlock()
 		err := s.flush(batch)
 		s.mu.Lock()
+		s.failing = err
 		if err != nil {
 			s.log.Error("state could not be written; nothing of it is in force", "error", err.Error())
 		} else {

@@ -342,12 +342,18 @@ func TestFailingDisk(t *testing.T) {
 			if _, err := s.Revoke(ctx, v1alpha1.RevocationSpec{User: "during"}, "test"); err == nil {
 				t.Error("a revocation was confirmed that is not on the disk")
 			}
+			if s.Failing() == nil {
+				t.Error("nothing says that writing fails")
+			}
 			if err := s.UseOnce(ctx, "h", time.Now().Add(time.Hour)); err != nil && !tt.half {
 				t.Log(err) // healed at once by a new journal, or not: both are right
 			}
 			disk.set(nil, nil)
 			if _, err := s.Revoke(ctx, v1alpha1.RevocationSpec{User: "after"}, "test"); err != nil {
 				t.Errorf("not healed: %v", err)
+			}
+			if err := s.Failing(); err != nil {
+				t.Error(err)
 			}
 			want := []string{"user before", "user after"}
 			if diff := cmp.Diff(want, targets(s)); diff != "" {

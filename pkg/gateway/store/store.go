@@ -66,6 +66,7 @@ type Store struct {
 	using   map[string]bool // hashes of UseOnce on their way to the disk
 	changes uint64          // names given to session changes by this process
 	closed  bool
+	failing error // of the last write
 	watch   map[chan struct{}]struct{}
 
 	writer sync.WaitGroup
@@ -196,6 +197,14 @@ func (s *Store) release() error {
 		err = s.journal.f.Close()
 	}
 	return errors.Join(err, s.lock.Unlock())
+}
+
+// Failing is why the last write to state/ failed, nil after one that did not:
+// for readiness. Reading goes on meanwhile.
+func (s *Store) Failing() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failing
 }
 
 // Snapshot is the present one; it does not block.

@@ -290,8 +290,12 @@ func TestEpochNeverFalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	rises("revoke")
+	generation := seen.Generation
 	s = reopen(t, s, o)
 	rises("restart in the same second")
+	if seen.Generation != generation+1 {
+		t.Errorf("generation %d after %d", seen.Generation, generation)
+	}
 	set("2025-01-01T00:00:00Z")
 	s = reopen(t, s, o)
 	rises("clock set back")
