@@ -52,6 +52,9 @@ func (i *idp) refresh(ctx context.Context, p *profile.Profile, c *clock) (person
 	}
 	got, err := i.client.Refresh(ctx, i.tokens.RefreshToken)
 	if err != nil {
+		if got != nil && got.RefreshToken != "" { // rotated all the same
+			i.tokens.RefreshToken = got.RefreshToken
+		}
 		if errors.Is(err, login.ErrReloginNeeded) {
 			i.spent = err
 			i.tokens = login.Tokens{}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/profile"
+)
+
+// rootOptions are the flags of every verb.
+type rootOptions struct {
+	profile string
+	verbose bool
+	status  *status
+}
+
+const rootLong = `Zero-trust access to Kubernetes: sign in once, then use kubectl as ever.
+
+  kubectl zt login https://gw.example.com     sign in and get to know the gateway
+  kubectl zt connect prod                     get a context for a cluster, ready to use
+  kubectl zt clusters                         see which clusters there are
+
+Exit codes: 0 success; 1 failed; 2 wrong command line; 3 a login is needed;
+4 refused by the gateway or the identity provider; 5 no answer; 6 not trusted
+(unknown gateway, changed pin, unsafe file); 130 interrupted. The exec plugin
+` + "`credential`" + ` exits with 0 or 1.`
+
+// execute runs the command tree and prints whatever went wrong, in one place.
+func execute(ctx context.Context, p *process, args []string) exit {
+	o := &rootOptions{}
+	root := newRoot(p, o)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	o.status.clear()
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil {
+		err = context.Canceled
+	}
+	f := fault.Of(err)
+	f.Print(p.err)
+	return f.Exit
+}
+
+func newRoot(p *process, o *rootOptions) *cobra.Command {
+	root := &cobra.Command{
+		Use: "kubectl-zt", Short: "Zero-trust access to Kubernetes", Long: rootLong,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl zt"},
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("kubectl zt --help", "%q is not a command of kubectl zt", args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	root.SetIn(p.in)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage(c.CommandPath()+" --help", "%v", err)
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.profile, "profile", p.env("ZT_PROFILE"), "gateway to talk to, when several are known (see kubectl zt status)")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "say everything that is going on; never a secret")
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.AddCommand(
+		newLogin(p, o), newLogout(p, o), newConnect(p, o), newClusters(p, o), newStatus(p, o),
+		newKubeconfig(p, o), newTunnel(p, o), newTrust(p, o), newDevice(p, o),
+		newVersion(p, o), newCompletion(root, p), newCredentialHelp(), newAgentHelp(p, o),
+	)
+	_ = root.RegisterFlagCompletionFunc("profile", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return profileNames(p), cobra.ShellCompDirectiveNoFileComp
+	})
+	return root
+}
+
+// usage is a mistake on the command line.
+func usage(hint, format string, args ...any) error {
+	return fault.New(fault.ExitUsage, hint, format, args...)
+}
+
+// exactly demands that many arguments, by their names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		if len(args) < len(names) {
+			return usage(c.CommandPath()+" "+strings.Join(names, " "), "%s is missing", names[len(args)])
+		}
+		return usage(c.CommandPath()+" --help", "%q is one argument too many", args[len(names)])
+	}
+}
+
+func noArgs(c *cobra.Command, args []string) error { return exactly()(c, args) }
+
+func atMostOne(name string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usage(c.CommandPath()+" ["+name+"]", "%q is one argument too many", args[1])
+		}
+		return nil
+	}
+}
+
+// oneOf demands one of the allowed values of a flag.
+func oneOf(flag, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if value == a {
+			return nil
+		}
+	}
+	return usage("--"+flag+" "+allowed[len(allowed)-1], "--%s %q is not one of %s", flag, value, strings.TrimSpace(strings.Join(allowed, " ")))
+}
+
+func profileNames(p *process) []string {
+	home, err := profile.Find(p.env)
+	if err != nil {
+		return nil
+	}
+	names, err := home.List()
+	if err != nil {
+		return nil
+	}
+	out := make([]string, 0, len(names))
+	for _, n := range names {
+		out = append(out, string(n))
+	}
+	return out
+}
+
+var errDeclined = errors.New("declined")
+
+// confirm asks a person; without a terminal it is no.
+func confirm(p *process, question string) error {
+	if !p.inTTY || !p.errTTY {
+		return errDeclined
+	}
+	fmt.Fprintf(p.err, "%s [y/N] ", question)
+	var answer string
+	if _, err := fmt.Fscanln(p.in, &answer); err != nil {
+		return errDeclined
+	}
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return errDeclined
+	}
+	return nil
+}
