@@ -97,7 +97,7 @@ func (z *zt) furtherIssuers() []byte {
 			"issuer": map[string]any{"url": z.ci.Issuer(), "audiences": []string{z.ci.ClientID()}, "certificateAuthority": string(z.ci.CAPEM())},
 			"claimMappings": map[string]any{
 				"username": map[string]any{"claim": "sub", "prefix": "ci:"},
-				"groups":   map[string]any{"claim": "groups", "prefix": ""},
+				"groups":   map[string]any{"claim": "groups", "prefix": "ci:"},
 			},
 		}},
 	}
@@ -124,14 +124,17 @@ spec: {url: %q, certificateAuthorityFile: %s, tokenFile: %s, direct: true}
 	token := filepath.Join(z.stack.Dir, "zt-impersonate.token")
 	for name, text := range map[string]string{
 		"cluster.yaml": fmt.Sprintf(cluster, stack.Cluster, z.stack.ControlPlane.URL, filepath.Join(z.stack.Dir, "cluster-ca.pem"), token),
-		"bulk.yaml":    fmt.Sprintf(cluster, bulkCluster, "https://"+upstream, ca, token),
 		"bench.yaml":   benchRole,
 	} {
 		if err := z.stack.WriteManifest(name, text); err != nil {
 			return err
 		}
 	}
-	return z.stack.GrantImpersonation(ctx, "")
+	if err := z.stack.GrantImpersonation(ctx, ""); err != nil {
+		return err
+	}
+	// The rights of the one cluster are those of the other: it is the same.
+	return z.stack.WriteManifest("bulk.yaml", fmt.Sprintf(cluster, bulkCluster, "https://"+upstream, ca, token))
 }
 
 const benchRole = `
@@ -139,7 +142,7 @@ apiVersion: kube-zt.io/v1alpha1
 kind: AccessRole
 metadata: {name: bench}
 spec:
-  groups: [employees]
+  groups: [employees, "ci:employees"]
   device: {tiers: [none, software, hardware, hardware-attested]}
 ---
 apiVersion: kube-zt.io/v1alpha1
