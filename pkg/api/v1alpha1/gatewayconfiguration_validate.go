@@ -23,7 +23,7 @@ const (
 	longestSession     = 7 * 24 * time.Hour
 	longestGrace       = time.Hour
 	longestDrain       = 10 * time.Minute
-	shortestLifetime   = time.Second
+	shortestLifetime   = time.Minute
 	// A cluster's direct host name must fit: 63 + ".direct." + domain <= 253.
 	longestDomain = 253 - 63 - len(".direct.")
 )

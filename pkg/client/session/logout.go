@@ -32,6 +32,7 @@ func (s *Session) Logout(ctx context.Context) Farewell {
 		return Farewell{}
 	}
 	f := Farewell{WasLoggedIn: true}
+	l.leaving.Store(true)
 	gctx, cancel := context.WithTimeout(ctx, logoutLimit)
 	err := l.control.call(gctx, http.MethodPost, wire.PathLogout, struct{}{}, nil)
 	cancel()

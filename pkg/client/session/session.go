@@ -47,6 +47,7 @@ type live struct {
 	tokens    *tokens
 	idp       *idp
 	heard     atomic.Pointer[string] // why control is not heard of; nil when it is
+	leaving   atomic.Bool            // the person is logging out: the end is no news
 }
 
 // New makes a Session that is not logged in, and the device key with it. It opens
@@ -181,6 +182,9 @@ func (s *Session) ready(ctx context.Context) (*live, error) {
 
 // end gives up the session because somebody else has ended it.
 func (s *Session) end(l *live, why *fault.Fault) {
+	if l.leaving.Load() {
+		return // Logout ends it, once it has heard the answer
+	}
 	why.Exit = fault.ExitLogin
 	why.Hint("kubectl zt login")
 	if s.replace(l, nil, why) {

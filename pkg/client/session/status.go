@@ -83,13 +83,20 @@ func (s *Session) LoggedIn() bool {
 	return l != nil
 }
 
+// Valid reports whether there is a session whose certificate can be presented.
+func (s *Session) Valid() bool {
+	l, _ := s.current()
+	return l != nil && l.identity.Load().valid(s.clock.Now())
+}
+
 // Ready is nil when a token could be asked for now.
 func (s *Session) Ready(ctx context.Context) error {
 	_, err := s.ready(ctx)
 	return err
 }
 
-// Clusters is the catalogue, once control has pushed it.
+// Clusters is the catalogue of this moment: a person who asks may have been given
+// a role a second ago. Where control does not answer, what it pushed last serves.
 func (s *Session) Clusters(ctx context.Context) ([]wire.Cluster, error) {
 	l, err := s.ready(ctx)
 	if err != nil {
@@ -97,7 +104,16 @@ func (s *Session) Clusters(ctx context.Context) ([]wire.Cluster, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
-	if err := l.catalogue.wait(ctx); err != nil {
+	var now wire.ClusterList
+	err = l.control.call(ctx, http.MethodGet, wire.PathClusters, nil, &now)
+	if why, over := ended(err); over {
+		s.end(l, why)
+		return nil, why
+	}
+	if err == nil {
+		s.learn(now.Clusters)
+		l.catalogue.set(now.Clusters)
+	} else if l.catalogue.wait(ctx) != nil {
 		return nil, l.unheard()
 	}
 	return l.catalogue.list(), nil
