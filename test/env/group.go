@@ -37,8 +37,15 @@ func NewGroup() (*Group, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start a process group: %w", err)
 	}
-	return &Group{leader: cmd, pipe: pipe}, nil
+	g := &Group{leader: cmd, pipe: pipe}
+	held.Store(g, nil)
+	return g, nil
 }
+
+// held keeps groups and locks from the garbage collector. It would close their
+// files, and so end them, when a caller waits for something else in the meantime
+// and never mentions them again.
+var held sync.Map
 
 // Start starts cmd as a member of the group; the caller waits for it. It replaces
 // cmd.SysProcAttr.
@@ -60,6 +67,7 @@ func (g *Group) Run(cmd *exec.Cmd) error {
 func (g *Group) Close() error {
 	var err error
 	g.once.Do(func() {
+		held.Delete(g)
 		_ = g.pipe.Close()
 		var exit *exec.ExitError
 		if werr := g.leader.Wait(); !errors.As(werr, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {

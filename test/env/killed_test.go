@@ -2,15 +2,20 @@ package env_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gofrs/flock"
 
 	"github.com/kube-zt/zt/test/env"
 )
@@ -62,9 +67,26 @@ spec: {containers: [{name: main, image: x, tty: true, command: [sh, -c, "echo $$
 			}
 		}
 	}
+	func() {
+		dropped, err := env.NewGroup()
+		if err != nil {
+			t.Fatal(err)
+		}
+		member := exec.Command("sleep", "1004")
+		if err := dropped.Start(member); err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, strconv.Itoa(member.Process.Pid))
+	}()
 	fmt.Println("dir", cp.Dir)
 	fmt.Println("pids", strings.Join(pids, " "))
-	select {}
+	// Nothing mentions cp from here on, nor the group; that must not end them.
+	for range 3 {
+		runtime.GC()
+		time.Sleep(50 * time.Millisecond) // for finalizers that must not be there
+	}
+	fmt.Println("collected")
+	_, _ = io.Copy(io.Discard, os.Stdin) // to the end of TestKilled, if that is killed
 }
 
 // TestKilled kills a test process with SIGKILL and sees everything that it
@@ -79,31 +101,46 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
 	var pids []string
 	var dir string
-	for lines := bufio.NewScanner(out); pids == nil && lines.Scan(); {
+	for lines, last := bufio.NewScanner(out), false; !last && lines.Scan(); {
 		key, value, _ := strings.Cut(lines.Text(), " ")
 		switch key {
 		case "dir":
 			dir = value
 		case "pids":
 			pids = strings.Fields(value)
+		case "collected":
+			last = true
 		default:
 			t.Log(lines.Text())
 		}
+	}
+	const parts = 4 + 1 + 1 + 3 + 1 // programs, leader, sleep, pods, dropped group
+	if len(pids) < parts {
+		t.Errorf("%v were seen running, want at least %d", pids, parts)
+	}
+	for _, pid := range pids {
+		if name, ok := running(pid); !ok {
+			t.Errorf("%s %s ended before its time", pid, name)
+		}
+	}
+	if locked, err := flock.New(filepath.Join(dir, "lock")).TryLock(); locked || err != nil {
+		t.Errorf("the directory is not locked (%v)", err)
 	}
 	if err := child.Process.Kill(); err != nil {
 		t.Error(err)
 	}
 	_ = child.Wait()
 	t.Logf("killed; expected to follow: %v", pids)
-	const parts = 4 + 1 + 1 + 3 // programs, leader, sleep, pods
-	if len(pids) < parts {
-		t.Fatalf("%d processes were seen running, want at least %d", len(pids), parts)
-	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		alive := ""
 		for _, pid := range pids {
@@ -119,18 +156,13 @@ func TestKilled(t *testing.T) {
 		}
 	}
 
-	// The next control plane of this machine clears up what was left.
-	if _, err := os.Stat(dir); err != nil {
-		t.Logf("%s is gone already: another one has started", dir)
-		return
-	}
+	// The next control plane of this machine clears up what was left; that may be
+	// another test's, just now.
 	cp, err := env.Start(t.Context(), env.Options{APIServerArgs: []string{"--no-such-flag"}})
 	if err == nil {
 		_ = cp.Stop()
 	}
-	if _, err := os.Stat(dir); err == nil {
-		t.Errorf("%s is still there", dir)
-	}
+	eventually(t, dir+" is gone", func() bool { _, err := os.Stat(dir); return errors.Is(err, os.ErrNotExist) })
 }
 
 // running reads the state of a process: a zombie has ended, its new parent is just

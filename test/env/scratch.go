@@ -35,10 +35,12 @@ func newScratch() (*scratch, error) {
 	if err := os.Rename(made, s.dir); err != nil {
 		return nil, fmt.Errorf("make a temporary directory: %w", err)
 	}
+	held.Store(s, nil)
 	return s, nil
 }
 
 func (s *scratch) remove() error {
+	held.Delete(s)
 	err := os.RemoveAll(s.dir)
 	_ = s.lock.Close()
 	return err
