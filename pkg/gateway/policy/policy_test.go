@@ -682,10 +682,26 @@ func TestPattern(t *testing.T) {
 		pattern, text string
 		want          bool
 	}{
-		{"prod-*", "prod-1", true}, {"prod-*", "prod-", true}, {"prod-*", "prod", false}, {"prod-*", "xprod-1", false},
-		{"*-1", "prod-1", true}, {"*-1", "prod-11", false}, {"a*b*c", "abc", true}, {"a*b*c", "axxbyyc", true},
-		{"a*b*c", "acb", false}, {"a*a", "a", false}, {"a*a", "aa", true}, {"*", "", true}, {"*", "a/b", true}, {"**", "x", true},
-		{"", "", true}, {"", "a", false}, {"a", "A", false}, {"*ab*ab*", "ab", false}, {"*ab*ab*", "abab", true}, {"a.b", "axb", false},
+		{"prod-*", "prod-1", true},
+		{"prod-*", "prod-", true},
+		{"prod-*", "prod", false},
+		{"prod-*", "xprod-1", false},
+		{"*-1", "prod-1", true},
+		{"*-1", "prod-11", false},
+		{"a*b*c", "abc", true},
+		{"a*b*c", "axxbyyc", true},
+		{"a*b*c", "acb", false},
+		{"a*a", "a", false},
+		{"a*a", "aa", true},
+		{"*", "", true},
+		{"*", "a/b", true},
+		{"**", "x", true},
+		{"", "", true},
+		{"", "a", false},
+		{"a", "A", false},
+		{"*ab*ab*", "ab", false},
+		{"*ab*ab*", "abab", true},
+		{"a.b", "axb", false},
 	}
 	for _, tt := range tests {
 		p := compilePattern(tt.pattern)

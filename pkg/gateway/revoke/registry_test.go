@@ -94,12 +94,14 @@ func TestV211ExactlyThatSet(t *testing.T) {
 		{"certificate", v1alpha1.RevocationSpec{Certificate: "0c"}, func(_ string, f Facts) bool { return f.Serial == "0c" }, nil},
 		{"session", v1alpha1.RevocationSpec{Session: "s1"}, func(n string, _ Facts) bool { return strings.HasPrefix(n, "s1 ") }, nil},
 		{
-			"role", v1alpha1.RevocationSpec{Role: "dev"},
+			"role",
+			v1alpha1.RevocationSpec{Role: "dev"},
 			func(_ string, f Facts) bool { return slices.Contains(f.Roles, "dev") },
 			func(f Facts) bool { return len(f.Roles) > 1 },
 		},
 		{
-			"role of one session", v1alpha1.RevocationSpec{Session: "s1", Roles: []string{"read"}},
+			"role of one session",
+			v1alpha1.RevocationSpec{Session: "s1", Roles: []string{"read"}},
 			func(n string, f Facts) bool { return strings.HasPrefix(n, "s1 watch") },
 			func(f Facts) bool { return true },
 		},

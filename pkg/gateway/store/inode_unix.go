@@ -10,7 +10,7 @@ import (
 // inode tells two files apart that took each other's name and time.
 func inode(info fs.FileInfo) uint64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(stat.Ino)
+		return uint64(stat.Ino) //nolint:unconvert // its type differs between systems
 	}
 	return 0
 }
