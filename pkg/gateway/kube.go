@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/sets"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
@@ -157,10 +156,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 			Reads: o.Limits.ReadsInFlight, Writes: o.Limits.WritesInFlight,
 			Changed: func(c limit.Class, n int) { o.Metrics.InFlight(name, c.String(), n) },
 		}),
-		infos: &apirequest.RequestInfoFactory{
-			APIPrefixes:          sets.NewString("api", "apis"),
-			GrouplessAPIPrefixes: sets.NewString("api"),
-		},
+		infos:    newRequestInfoFactory(),
 		upstream: upstream,
 		proxy:    stream.NewProxy(upstream),
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},

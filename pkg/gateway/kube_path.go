@@ -3,8 +3,12 @@ package gateway
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/kube-zt/zt/pkg/wire"
@@ -19,6 +23,14 @@ func streams(subresource string) bool {
 	return false
 }
 
+// newRequestInfoFactory knows the prefixes of kube-apiserver's own.
+func newRequestInfoFactory() *apirequest.RequestInfoFactory {
+	return &apirequest.RequestInfoFactory{
+		APIPrefixes:          sets.NewString("api", "apis"),
+		GrouplessAPIPrefixes: sets.NewString("api"),
+	}
+}
+
 // asked reads what a request asks for with Kubernetes' own RequestInfo, on a
 // path that has one reading only. What is judged are the very bytes that are
 // sent on.
@@ -31,8 +43,7 @@ func asked(infos *apirequest.RequestInfoFactory, r *http.Request) (*apirequest.R
 	if !ok {
 		return nil, wire.Refuse(wire.ReasonMalformed, "", "the path is not in canonical form")
 	}
-	// Pairs that do not parse would be dropped here and read there.
-	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+	if !plainQuery(r.URL.RawQuery) {
 		return nil, wire.Refuse(wire.ReasonMalformed, "", "the query is not in canonical form")
 	}
 	info, err := infos.NewRequestInfo(r)
@@ -43,6 +54,36 @@ func asked(infos *apirequest.RequestInfoFactory, r *http.Request) (*apirequest.R
 		return nil, wire.Refuse(wire.ReasonMalformed, "", "the path is not in canonical form")
 	}
 	return info, nil
+}
+
+// plainQuery refuses a query that RequestInfo would read in part and log: pairs
+// that do not parse, and options of lists that are not of their type.
+func plainQuery(raw string) bool {
+	if raw == "" {
+		return true
+	}
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return false
+	}
+	for _, name := range [...]string{"limit", "timeoutSeconds"} {
+		if v := query[name]; len(v) > 0 && v[0] != "" {
+			if _, err := strconv.ParseInt(v[0], 10, 64); err != nil {
+				return false
+			}
+		}
+	}
+	if v := query["labelSelector"]; len(v) > 0 {
+		if _, err := labels.Parse(v[0]); err != nil {
+			return false
+		}
+	}
+	if v := query["fieldSelector"]; len(v) > 0 {
+		if _, err := fields.ParseSelector(v[0]); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // canonical reports whether each segment of an escaped path has one reading

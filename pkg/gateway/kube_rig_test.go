@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,8 +104,10 @@ type rigOptions struct {
 	// profile is Constrained by default.
 	profile v1alpha1.ImpersonationProfile
 	audit   func(path string) *audit.Log
-	// wait is false where the first proof must not be waited for.
+	// noWait is set where the first proof must not be waited for.
 	noWait bool
+	// http1 makes the recording upstream speak HTTP/1.1 alone.
+	http1 bool
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -123,7 +126,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	}
 	must(t, os.WriteFile(r.tokenFile, []byte(o.token+"\n"), 0o600))
 	if o.url == "" {
-		r.upstream = newUpstreamServer(t)
+		r.upstream = newUpstreamServer(t, !o.http1)
 		o.url, o.ca = r.upstream.server.URL, r.upstream.caPEM()
 	}
 	if o.manifests == "" {
@@ -404,6 +407,19 @@ func (p *person) dialErr(serverName string, protocols ...string) (*tls.Conn, err
 	return secure, nil
 }
 
+// dialName opens a stream of the person's with another TLS name and does not
+// look at the certificate.
+func (p *person) dialName(serverName string) (*tls.Conn, error) {
+	raw, err := net.Dial("tcp", p.rig.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	config := p.rig.tls(serverName, "http/1.1")
+	config.InsecureSkipVerify = true
+	secure := tls.Client(&prefacedConn{Conn: raw, person: p, audience: string(p.rig.cluster.UID)}, config)
+	return secure, secure.Handshake()
+}
+
 // dialDirect opens a stream without a preface.
 func (r *rig) dialDirect(serverName string, protocols ...string) (*tls.Conn, error) {
 	return tls.Dial("tcp", r.listener.Addr().String(), r.tls(serverName, protocols...))
@@ -503,11 +519,11 @@ type upstream struct {
 	reviews  int
 }
 
-func newUpstreamServer(t testing.TB) *upstream {
+func newUpstreamServer(t testing.TB, http2 bool) *upstream {
 	t.Helper()
 	u := &upstream{t: t}
 	u.server = httptest.NewUnstartedServer(http.HandlerFunc(u.serve))
-	u.server.EnableHTTP2 = true
+	u.server.EnableHTTP2 = http2
 	u.server.Config.ErrorLog = nil
 	u.server.StartTLS()
 	t.Cleanup(u.server.Close)
@@ -591,6 +607,17 @@ func (u *upstream) none() {
 	if requests := u.seen(); len(requests) > 0 {
 		u.t.Errorf("upstream saw %d requests, the first: %s %s %v", len(requests), requests[0].Method, requests[0].URI, requests[0].Header)
 	}
+}
+
+// whole returns the only request that upstream got completely; the remains of
+// others may come in late.
+func (u *upstream) whole() seen {
+	u.t.Helper()
+	requests := slices.DeleteFunc(u.seen(), func(s seen) bool { return s.Err != nil })
+	if len(requests) != 1 {
+		u.t.Fatalf("upstream saw %d whole requests, want one: %+v", len(requests), requests)
+	}
+	return requests[0]
 }
 
 // one returns the only request that upstream saw (U1).

@@ -166,6 +166,10 @@ func (x *exchange) accept() *wire.Refusal {
 	if _, refusal := x.link.peer(); refusal != nil {
 		return refusal
 	}
+	// An absolute form or "*" would name a host or a target that nobody checked.
+	if !strings.HasPrefix(x.r.RequestURI, "/") {
+		return wire.Refuse(wire.ReasonMalformed, "", "the request target is not a path")
+	}
 	if !sameHost(x.r.Host, x.link.host) {
 		return wire.Refuse(wire.ReasonWrongHost, "", "this connection is for another host name")
 	}
@@ -173,10 +177,6 @@ func (x *exchange) accept() *wire.Refusal {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 	default:
 		return wire.Refuse(wire.ReasonMethod, "", "method %s is not accepted", audit.Clip(x.r.Method, 16))
-	}
-	// An absolute form or "*" would name a host or a target that nobody checked.
-	if !strings.HasPrefix(x.r.RequestURI, "/") {
-		return wire.Refuse(wire.ReasonMalformed, "", "the request target is not a path")
 	}
 	var refusal *wire.Refusal
 	x.upgrade, refusal = stream.ParseUpgrade(x.r)
