@@ -106,8 +106,9 @@ func (a *Acceptor) accept(ctx context.Context, conn net.Conn) (*tls.Conn, *Peer,
 	if err != nil && !errors.As(err, &refusal) {
 		return nil, nil, err
 	}
+	peer := a.peer(proof, refusal)
 	if proof.Renew {
-		return nil, a.peer(proof, refusal), a.acceptRenewal(conn, proof)
+		return nil, peer, a.acceptRenewal(conn, peer)
 	}
 	hello, err := ReadHello(conn)
 	if err != nil {
@@ -116,16 +117,15 @@ func (a *Acceptor) accept(ctx context.Context, conn net.Conn) (*tls.Conn, *Peer,
 	if sha256.Sum256(hello.Message) != proof.Hello {
 		return nil, nil, errors.New("proof: made for another client hello")
 	}
-	if err := a.Replay.Add(proof, a.now()); err != nil {
-		return nil, nil, fmt.Errorf("proof: %w", err)
-	}
 	groups, err := supported(hello.KeyShares)
 	if err != nil {
 		return nil, nil, err
 	}
-	peer := a.peer(proof, refusal)
 	if peer.Refusal == nil && hello.ServerName != a.ServerName {
 		peer.Refusal = wire.Refuse(wire.ReasonWrongHost, "", "%q is not served here", hello.ServerName)
+	}
+	if err := a.once(peer); err != nil {
+		return nil, nil, err
 	}
 	secure, err := handshake(ctx, conn, hello.Raw, trust.StreamServer(a.Certificate, groups))
 	if err != nil {
@@ -153,13 +153,22 @@ func (a *Acceptor) acceptDirect(ctx context.Context, conn net.Conn, head []byte)
 
 // acceptRenewal makes sure that nothing follows a renewal: it carries a newer
 // certificate and opens nothing.
-func (a *Acceptor) acceptRenewal(conn net.Conn, proof *Proof) error {
+func (a *Acceptor) acceptRenewal(conn net.Conn, peer *Peer) error {
 	var more [1]byte
 	if n, err := io.ReadFull(conn, more[:]); n != 0 || !errors.Is(err, io.EOF) {
 		return errors.New("renewal: something follows")
 	}
-	if err := a.Replay.Add(proof, a.now()); err != nil {
-		return fmt.Errorf("renewal: %w", err)
+	return a.once(peer)
+}
+
+// once refuses a proof that was let in before. One that is not let in is not
+// remembered: it would only take room from those that are.
+func (a *Acceptor) once(peer *Peer) error {
+	if peer.Refusal != nil {
+		return nil
+	}
+	if err := a.Replay.Add(peer.Proof, a.now()); err != nil {
+		return fmt.Errorf("proof: %w", err)
 	}
 	return nil
 }

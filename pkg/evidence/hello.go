@@ -126,7 +126,7 @@ func (h *Hello) parse(body []byte) error {
 		return p.err()
 	}
 	extensions := parser{rest: p.vector16()}
-	if !p.atEnd() {
+	if p.failed || !p.atEnd() {
 		return errMalformed
 	}
 	seen := make(map[uint16]bool)
@@ -160,6 +160,7 @@ type parser struct {
 	failed bool
 }
 
+// atEnd reports whether nothing is left, which a failure means as well.
 func (p *parser) atEnd() bool { return len(p.rest) == 0 || p.failed }
 
 func (p *parser) err() error {
