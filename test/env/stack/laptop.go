@@ -224,7 +224,7 @@ func (l *Laptop) Close() {
 	l.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		l.ZT(ctx, "agent", "stop")
+		l.ZT(ctx, "agent", "--stop")
 		_ = l.fifo.Close()
 		l.pages.Wait()
 	})
