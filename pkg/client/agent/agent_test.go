@@ -1,10 +1,18 @@
 package agent_test
 
 import (
-	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/kube-zt/zt/pkg/client/agent"
+	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/session/gatewaytest"
+	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
 )
 
@@ -31,5 +39,442 @@ func TestLoginAndCredential(t *testing.T) {
 	if err := r.get(agent.Request{Op: agent.OpStatus}, nil, &st); err != nil || len(st.Sessions) != 1 || st.Sessions[0].Edge != "connected" {
 		t.Errorf("%+v %v", st, err)
 	}
-	_ = context.Background
+}
+
+// all runs n plugins at once.
+func (r *rig) all(n int, interactive bool) []error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { _, errs[i] = r.credential(interactive) })
+	}
+	wg.Wait()
+	return errs
+}
+
+func TestV009ParallelCallersShareOneLogin(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	if err := errors.Join(r.all(20, true)...); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.opened.Load(); n != 1 {
+		t.Errorf("%d pages were opened, want 1", n)
+	}
+	if c := r.idp.Counters(); c.CodeExchanges != 1 || c.Logins != 1 {
+		t.Errorf("%d code exchanges, %d logins, want 1 and 1", c.CodeExchanges, c.Logins)
+	}
+	if n := r.count(func(s *gatewaytest.State) int { return s.Minted }); n != 1 {
+		t.Errorf("%d tokens were minted for one cluster, want 1", n)
+	}
+}
+
+func TestV010ParallelCallersShareOneRefresh(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.gw.With(func(s *gatewaytest.State) { s.CertLife, s.TokenLife = time.Minute, time.Minute })
+	r.trust()
+	r.login()
+	// Everything has ended by both clocks: certificate, token, and the session's
+	// freshness at the issuer.
+	r.offset.Store(int64(90 * time.Second))
+	r.gw.With(func(s *gatewaytest.State) { s.Ahead = 90 * time.Second })
+	if err := errors.Join(r.all(20, false)...); err != nil {
+		t.Fatal(err)
+	}
+	if c := r.idp.Counters(); c.Refreshes != 1 || c.Reuses != 0 || c.CodeExchanges != 1 {
+		t.Errorf("%d refreshes, %d reuses, %d code exchanges, want 1, 0 and 1", c.Refreshes, c.Reuses, c.CodeExchanges)
+	}
+	if n := r.count(func(s *gatewaytest.State) int { return s.RenewedExpired }); n != 1 {
+		t.Errorf("%d renewals, want 1", n)
+	}
+	// The rotated token was kept: the next renewal works, too.
+	r.offset.Store(int64(3 * time.Minute))
+	r.gw.With(func(s *gatewaytest.State) { s.Ahead = 3 * time.Minute })
+	if _, err := r.credential(false); err != nil {
+		t.Fatal(err)
+	}
+	if c := r.idp.Counters(); c.Refreshes != 2 || c.Reuses != 0 {
+		t.Errorf("%d refreshes, %d reuses, want 2 and 0", c.Refreshes, c.Reuses)
+	}
+}
+
+func TestV012SpentRefreshToken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.gw.With(func(s *gatewaytest.State) { s.CertLife = time.Minute })
+	r.trust()
+	r.login()
+	r.idp.SetFaults(idp.Faults{TokenError: "invalid_grant", TokenErrorText: "token is \x1b[31mspent"})
+	r.offset.Store(int64(90 * time.Second))
+	r.gw.With(func(s *gatewaytest.State) { s.Ahead = 90 * time.Second })
+
+	// No terminal, or interactiveMode Never: client-go says interactive false.
+	began := time.Now()
+	_, err := r.credential(false)
+	f := wantFault(t, err, fault.ExitLogin, "")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+	if len(f.Hints) == 0 || !strings.Contains(f.Hints[0], "kubectl zt login") || strings.Contains(f.What, "\x1b") {
+		t.Errorf("%+v", f)
+	}
+	if n := r.opened.Load(); n != 1 {
+		t.Errorf("%d pages, want only that of the first login", n)
+	}
+
+	// With one: exactly one new login, whoever asks.
+	r.idp.SetFaults(idp.Faults{})
+	if err := errors.Join(r.all(5, true)...); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.opened.Load(); n != 2 {
+		t.Errorf("%d pages, want one more", n)
+	}
+}
+
+// N4, B15: a login that comes to nothing is not tried again by itself.
+func TestAutomaticLoginHasABudget(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.idp.SetFaults(idp.Faults{ErrorCallback: "not today"})
+	r.mayFail.Store(true)
+	_, err := r.credential(true)
+	wantFault(t, err, fault.ExitRefused, "not today")
+	for range 50 { // an IDE that polls
+		_, err := r.credential(true)
+		wantFault(t, err, fault.ExitLogin, "came to nothing")
+	}
+	if n := r.opened.Load(); n != 1 {
+		t.Errorf("%d pages, want 1", n)
+	}
+	began := time.Now()
+	_, err = r.credential(false)
+	wantFault(t, err, fault.ExitLogin, "not logged in")
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("an unattended caller waited %s", took)
+	}
+	// Asked for by name it is always tried, and restores the budget.
+	r.idp.SetFaults(idp.Faults{})
+	r.login()
+	if _, err := r.credential(true); err != nil {
+		t.Error(err)
+	}
+}
+
+// client-go runs a failing plugin up to five times per kubectl.
+func TestOneProcessIsToldOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	told := 0
+	for range 5 {
+		_, err := r.credential(false)
+		if f := wantFault(t, err, fault.ExitLogin, "not logged in"); !f.Told {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+	req := attended(agent.OpCredential)
+	req.Parent = 1 // another kubectl
+	_, err := r.client().Do(t.Context(), req, agent.CredentialArgs{Cluster: "prod", ExecInfo: r.execInfo(false)})
+	if f := wantFault(t, err, fault.ExitLogin, "not logged in"); f.Told {
+		t.Error("another process was not told")
+	}
+}
+
+func TestV016HostileKubeconfig(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+
+	// A profile that nobody ever trusted.
+	req := attended(agent.OpCredential)
+	req.Profile = "evil.test"
+	_, err := r.client().Do(t.Context(), req, agent.CredentialArgs{Cluster: "prod", ExecInfo: r.execInfo(true)})
+	f := wantFault(t, err, fault.ExitUntrusted, "unknown gateway")
+	if len(f.Hints) == 0 || !strings.Contains(f.Hints[0], "kubectl zt trust") {
+		t.Errorf("hints: %q", f.Hints)
+	}
+
+	// A known profile, and a server of somebody else. The token is in the cache.
+	r.trust()
+	r.login()
+	if _, err := r.credential(false); err != nil {
+		t.Fatal(err)
+	}
+	for name, info := range map[string]string{
+		"another server": strings.ReplaceAll(r.execInfo(true), "https://prod."+gatewaytest.Domain, "https://evil.test"),
+		"no server told": `{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","spec":{"interactive":true}}`,
+		"another CA":     strings.Replace(r.execInfo(true), "certificate-authority-data", "certificate-authority-xxxx", 1),
+	} {
+		doc, err := r.client().Do(t.Context(), attended(agent.OpCredential), agent.CredentialArgs{Cluster: "prod", ExecInfo: info})
+		wantFault(t, err, fault.ExitUntrusted, "")
+		if len(doc) > 0 {
+			t.Errorf("%s: got %s", name, doc)
+		}
+	}
+
+	// Nobody is sent to a login page for the sake of such a kubeconfig either.
+	var out agent.LogoutResult
+	if err := r.get(attended(agent.OpLogout), agent.LogoutArgs{}, &out); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done // nobody is logged in any more: the agent leaves
+	r.start()
+	before := r.opened.Load()
+	_, err = r.client().Do(t.Context(), attended(agent.OpCredential), agent.CredentialArgs{
+		Cluster: "prod", ExecInfo: strings.ReplaceAll(r.execInfo(true), "https://prod."+gatewaytest.Domain, "https://evil.test"),
+	})
+	wantFault(t, err, fault.ExitUntrusted, "no token leaves")
+	if r.opened.Load() != before {
+		t.Error("a login page was opened")
+	}
+}
+
+func TestV076Logout(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	access := r.access()
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(r.home.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	before := r.idp.Counters().Revocations
+
+	var out agent.LogoutResult
+	if err := r.get(attended(agent.OpLogout), agent.LogoutArgs{Forget: true}, &out); err != nil {
+		t.Fatal(err)
+	}
+	if !out.WasLoggedIn || out.Gateway != "" || out.Issuer != "" {
+		t.Errorf("%+v", out)
+	}
+	if n := r.idp.Counters().Revocations - before; n != 1 {
+		t.Errorf("%d revocations at the issuer, want 1", n)
+	}
+	if n := r.count(func(s *gatewaytest.State) int { return s.Logouts }); n != 1 {
+		t.Errorf("%d logouts at the gateway, want 1", n)
+	}
+	<-r.done // the agent had nothing left to stay for
+	if _, err := os.Stat(r.home.Socket()); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	assertClosed(t, access.Port)
+	for _, dir := range []string{"profiles", "keys"} {
+		if left, err := os.ReadDir(filepath.Join(r.home.Dir, dir)); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v %v", dir, left, err)
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(r.home.Dir, "tunnel.json")); err == nil && strings.Contains(string(data), access.Secret) {
+		t.Error("the proxy's secret is still on disk")
+	}
+
+	// A copy of the directory, made while the session was live.
+	if err := os.Rename(copied, r.home.Dir+"2"); err != nil {
+		t.Fatal(err)
+	}
+	r.home.Dir += "2"
+	tighten(t, r.home.Dir)
+	r.start()
+	_, err := r.credential(false)
+	wantFault(t, err, fault.ExitLogin, "not logged in")
+}
+
+func TestSessionEndedAtTheGateway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	r.gw.End("revoked by \x1b]52;c;x\acarol")
+	eventually(t, "the end arrives", func() bool {
+		_, err := r.credential(false)
+		return err != nil
+	})
+	_, err := r.credential(false)
+	f := wantFault(t, err, fault.ExitLogin, "revoked by")
+	if strings.ContainsAny(f.What, "\x1b\a") {
+		t.Errorf("%q", f.What)
+	}
+	// A person at the terminal just logs in again.
+	if _, err := r.credential(true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefusalOfATokenIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	r.gw.With(func(s *gatewaytest.State) {
+		s.RefuseToken = &wire.Refusal{Reason: wire.ReasonClusterDisabled, Message: "cluster prod is switched off", Decision: "d-42"}
+	})
+	_, err := r.credential(true)
+	f := wantFault(t, err, fault.ExitRefused, "switched off")
+	if f.Decision != "d-42" || len(f.Hints) == 0 {
+		t.Errorf("%+v", f)
+	}
+	if n := r.opened.Load(); n != 1 {
+		t.Error("a refusal led to a login page")
+	}
+}
+
+func TestChangedGatewayIsRefusedUntilTrusted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.gw.With(func(s *gatewaytest.State) { s.OIDC.ClientID = "somebody-else" })
+	err := r.get(attended(agent.OpLogin), agent.LoginArgs{}, nil)
+	f := wantFault(t, err, fault.ExitUntrusted, "client id: kubectl-zt -> somebody-else")
+	if len(f.Hints) == 0 || !strings.Contains(f.Hints[0], "kubectl zt trust") {
+		t.Errorf("hints: %q", f.Hints)
+	}
+	if r.opened.Load() != 0 {
+		t.Error("a login page was opened")
+	}
+	var res agent.TrustResult
+	if err := r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL(), Pin: pinOf(r)}, &res); err != nil || res.Saved || len(res.Changes) != 1 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	if err := r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL(), Pin: pinOf(r), Accept: true}, &res); err != nil || !res.Saved {
+		t.Fatalf("%+v %v", res, err)
+	}
+}
+
+func TestUnknownAuthorityIsShownAndNotTrusted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	err := r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL()}, nil)
+	f := wantFault(t, err, fault.ExitUntrusted, "sha256="+pinOf(r))
+	if len(f.Hints) != 2 || !strings.Contains(f.Hints[1], r.gw.URL()+"#sha256="+pinOf(r)) {
+		t.Errorf("hints: %q", f.Hints)
+	}
+	err = r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL(), Pin: strings.Repeat("0", 64)}, nil)
+	wantFault(t, err, fault.ExitUntrusted, "does not stand under the pinned authority")
+	if names, _ := r.home.List(); len(names) != 0 {
+		t.Errorf("profiles were saved: %v", names)
+	}
+}
+
+func TestChangedClusterIsRefusedUntilTrusted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	if _, err := r.credential(false); err != nil {
+		t.Fatal(err)
+	}
+	r.gw.AddCluster("prod") // made anew: another CA, another UID
+	r.gw.Push(wire.Event{})
+	eventually(t, "the change is noticed", func() bool {
+		_, err := r.credential(false)
+		return err != nil
+	})
+	err := r.get(attended(agent.OpConnect), agent.ClusterArgs{Cluster: "prod"}, nil)
+	wantFault(t, err, fault.ExitUntrusted, "another identity than before")
+	var res agent.RepinResult
+	if err := r.get(attended(agent.OpRepin), agent.ClusterArgs{Cluster: "prod"}, &res); err != nil || res.Old == res.New {
+		t.Fatalf("%+v %v", res, err)
+	}
+	if _, err := r.credential(false); err != nil {
+		t.Error(err)
+	}
+	if err := r.get(attended(agent.OpConnect), agent.ClusterArgs{Cluster: "prod"}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEnrolment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.gw.With(func(s *gatewaytest.State) {
+		s.RefuseCheck = &wire.Refusal{Reason: wire.ReasonDeviceRefused, Message: "this device is refused", Decision: "d-7"}
+	})
+	err := r.get(attended(agent.OpLogin), agent.LoginArgs{}, nil)
+	f := wantFault(t, err, fault.ExitRefused, "refused")
+	if len(f.Hints) == 0 || f.Hints[0] != "kubectl zt device enroll" || f.Decision != "d-7" {
+		t.Errorf("%+v", f)
+	}
+	if r.opened.Load() != 0 {
+		t.Error("a refused device got to the login page")
+	}
+	r.gw.With(func(s *gatewaytest.State) { s.RefuseCheck = nil })
+	var state wire.DeviceState
+	if err := r.get(attended(agent.OpEnroll), nil, &state); err != nil || state.Phase != "Pending" || state.Owner != "alice@example.com" {
+		t.Fatalf("%+v %v", state, err)
+	}
+	if n := r.idp.Counters().Revocations; n != 1 {
+		t.Errorf("the login of the enrolment was revoked %d times, want once", n)
+	}
+	var dev agent.DeviceResult
+	if err := r.get(attended(agent.OpDevice), nil, &dev); err != nil || dev.ID != state.ID || dev.Gateway != nil {
+		t.Errorf("%+v %v", dev, err)
+	}
+}
+
+func TestDeviceCode(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{DeviceInterval: time.Second})
+	r.trust()
+	req := attended(agent.OpLogin)
+	req.Display = false
+	err := r.get(req, agent.LoginArgs{DeviceCode: true}, nil)
+	wantFault(t, err, fault.ExitRefused, "does not allow login by device code")
+
+	r.gw.With(func(s *gatewaytest.State) { s.OIDC.DeviceCode = true })
+	c := r.client()
+	c.Notice = func(b []byte) { r.approve(string(b)) }
+	var res agent.LoginResult
+	if err := c.Get(t.Context(), req, agent.LoginArgs{DeviceCode: true}, &res); err != nil {
+		t.Fatal(err)
+	}
+	if res.Status.User != "alice@example.com" || r.opened.Load() != 0 {
+		t.Errorf("%+v, %d pages", res.Status, r.opened.Load())
+	}
+}
+
+func TestWrongClock(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.gw.With(func(s *gatewaytest.State) { s.Ahead = 20 * time.Minute })
+	err := r.get(attended(agent.OpLogin), agent.LoginArgs{}, nil)
+	wantFault(t, err, fault.ExitFailed, "clock skew: this computer is 20m0s behind the gateway")
+}
+
+func TestOldClientIsToldSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.gw.With(func(s *gatewaytest.State) { s.Minimum = "v1.2.0" })
+	err := r.get(attended(agent.OpLogin), agent.LoginArgs{}, nil)
+	wantFault(t, err, fault.ExitRefused, "needs kubectl-zt v1.2.0 or newer, this is v1.0.0")
+}
+
+func TestAnotherProtocolIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	err := rawRequest(t, r.home.Socket(), `{"protocol":99,"op":"status"}`)
+	wantFault(t, err, fault.ExitFailed, "protocol 99")
+}
+
+func TestHandlerPanicEndsThatRequestOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	r.gw.With(func(s *gatewaytest.State) { s.PanicOnToken = true })
+	if _, err := r.credential(false); err == nil {
+		t.Fatal("got a token from a handler that panicked")
+	}
+	r.gw.With(func(s *gatewaytest.State) { s.PanicOnToken = false })
+	if _, err := r.credential(false); err != nil {
+		t.Error(err)
+	}
 }

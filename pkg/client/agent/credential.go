@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 
 	"github.com/kube-zt/zt/pkg/client/execcred"
 	"github.com/kube-zt/zt/pkg/client/fault"
@@ -88,31 +89,36 @@ func (a *Agent) ensure(ctx context.Context, r *resident, c *conversation, byName
 		return a.automatic(ctx, r, c, f)
 	}
 	a.budget.restore(string(r.Profile().OIDC.Issuer))
-	_, err = a.logins.join(ctx, r.Session, c, c.deviceCode(r))
+	_, err = a.logins.join(ctx, r.Session, c, c.deviceCode(r), nil)
 	return err
 }
 
 // automatic logs in on kubectl's behalf, or joins who does already.
 func (a *Agent) automatic(ctx context.Context, r *resident, c *conversation, why *fault.Fault) error {
-	p := r.Profile()
-	issuer := string(p.OIDC.Issuer)
-	if !a.logins.under(p.Name) {
-		if !c.req.Display && !p.OIDC.DeviceCode {
+	issuer := string(r.Profile().OIDC.Issuer)
+	began, err := a.logins.join(ctx, r.Session, c, c.deviceCode(r), func() error {
+		switch {
+		case r.Valid():
+			return errQuicker
+		case !c.req.Display && !c.deviceCode(r):
 			return why // nobody could follow us to a page
-		}
-		if r.Ready(ctx) == nil {
-			return nil // somebody else was quicker
 		}
 		if no := a.budget.take(issuer, processKey(c.req.Parent)); no != nil {
 			return no
 		}
-	}
-	began, err := a.logins.join(ctx, r.Session, c, c.deviceCode(r))
+		return nil
+	})
 	if began {
 		a.budget.spend(issuer, err)
 	}
+	if errors.Is(err, errQuicker) {
+		return nil
+	}
 	return err
 }
+
+// errQuicker says that somebody else has logged in meanwhile.
+var errQuicker = errors.New("there is a session already")
 
 // deviceCode offers the device authorisation grant by itself where no browser
 // can be shown.

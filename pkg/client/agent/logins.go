@@ -33,10 +33,15 @@ type pending struct {
 	stopped   bool
 }
 
-// join waits for the profile's login on behalf of c and begins it if none is
-// under way. began reports which.
-func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation, deviceCode bool) (began bool, err error) {
-	p, began := ls.enter(s, c, deviceCode)
+// join waits for the profile's login on behalf of c. If none is under way it
+// begins one, provided that allow lets it; began reports that. allow, which may
+// be nil, is asked under the lock: of many callers one is asked, and the others
+// find that one's login.
+func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation, deviceCode bool, allow func() error) (began bool, err error) {
+	p, began, err := ls.enter(s, c, deviceCode, allow)
+	if err != nil {
+		return false, err
+	}
 	defer p.leave(c)
 	select {
 	case <-p.done:
@@ -46,25 +51,23 @@ func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation,
 	}
 }
 
-// under reports whether a login of the profile is under way.
-func (ls *logins) under(n profile.Name) bool {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return ls.pending[n] != nil
-}
-
 func (ls *logins) idle() bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	return len(ls.pending) == 0
 }
 
-func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool) (*pending, bool) {
+func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool, allow func() error) (*pending, bool, error) {
 	name := s.Profile().Name
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if p := ls.pending[name]; p != nil && p.follow(c) {
-		return p, false
+		return p, false, nil
+	}
+	if allow != nil {
+		if err := allow(); err != nil {
+			return nil, false, err
+		}
 	}
 	p := &pending{done: make(chan struct{}), stop: make(chan struct{}), followers: []*conversation{c}}
 	ls.pending[name] = p
@@ -78,7 +81,7 @@ func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool) (*
 		p.err = err
 		close(p.done)
 	})
-	return p, true
+	return p, true, nil
 }
 
 // run is the login itself.

@@ -115,7 +115,7 @@ func (a *Agent) login(ctx context.Context, c *conversation) (any, error) {
 		return LoginResult{Already: true, Status: r.Status()}, a.cfg.Home.SetCurrent(n)
 	}
 	a.budget.restore(string(r.Profile().OIDC.Issuer))
-	if _, err := a.logins.join(ctx, r.Session, c, in.DeviceCode); err != nil {
+	if _, err := a.logins.join(ctx, r.Session, c, in.DeviceCode, nil); err != nil {
 		return nil, err
 	}
 	return LoginResult{Status: r.Status()}, a.cfg.Home.SetCurrent(n)

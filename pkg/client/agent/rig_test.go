@@ -2,8 +2,13 @@ package agent_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +45,10 @@ type rig struct {
 	stop    context.CancelFunc
 	done    chan struct{}
 	user    string
-	ignore  atomic.Bool // the person does not look at the page
+	ignore  atomic.Bool            // the person does not look at the page
+	mayFail atomic.Bool            // the page ends in an error
+	panics  atomic.Pointer[string] // what the agent's next wiring panics with
+	agent   *agent.Agent
 	logins  sync.WaitGroup
 	version string
 }
@@ -95,8 +103,13 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	a := agent.New(agent.Config{
 		Home: r.home, Version: r.version, Log: r.log, Debug: true, Now: r.now,
-		Deps: func(d *session.Deps) {},
+		Deps: func(*session.Deps) {
+			if v := r.panics.Load(); v != nil {
+				panic(*v)
+			}
+		},
 	})
+	r.agent = a
 	ready := make(chan struct{})
 	r.done = make(chan struct{})
 	done := r.done
@@ -132,7 +145,7 @@ func (r *rig) client() *agent.Client {
 			r.logins.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				defer cancel()
-				if err := r.idp.Browser().Login(ctx, url, r.user); err != nil {
+				if err := r.idp.Browser().Login(ctx, url, r.user); err != nil && !r.mayFail.Load() {
 					r.t.Errorf("browser: %v", err)
 				}
 			})
@@ -239,6 +252,92 @@ func wantFault(t *testing.T, err error, exit fault.Exit, says string) *fault.Fau
 	var f *fault.Fault
 	if !errors.As(err, &f) || f.Exit != exit || !strings.Contains(f.What, says) {
 		t.Fatalf("%v (%+v), want exit %d and %q", err, f, exit, says)
+	}
+	return f
+}
+
+func pinOf(r *rig) string {
+	_, pin, _ := strings.Cut(r.gw.Pinned(), "#sha256=")
+	return pin
+}
+
+// assertClosed fails if anybody answers on the loopback port.
+func assertClosed(t *testing.T, port int) {
+	t.Helper()
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err == nil {
+		conn.Close()
+		t.Errorf("port %d is still served", port)
+	}
+}
+
+// tighten gives a copied directory the rights that zt demands.
+func tighten(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.Chmod(path, 0o700)
+		}
+		return os.Chmod(path, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// approve does on another device what a notice of the device flow asks for.
+func (r *rig) approve(notice string) {
+	fields := strings.Fields(notice)
+	var url, code string
+	for i, f := range fields {
+		if strings.HasPrefix(f, "https://") {
+			url = f
+		}
+		if f == "code:" && i+1 < len(fields) {
+			code = fields[i+1]
+		}
+	}
+	if url == "" || code == "" {
+		return
+	}
+	r.logins.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := r.idp.Browser().ApproveDevice(ctx, url, code, r.user); err != nil {
+			r.t.Errorf("approve: %v", err)
+		}
+	})
+}
+
+// rawRequest speaks to the socket by hand and returns the Fault that comes.
+func rawRequest(t *testing.T, socket, request string) error {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	frame := append([]byte{'q'}, binary.BigEndian.AppendUint32(nil, uint32(len(request)))...)
+	if _, err := conn.Write(append(frame, request...)); err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 5)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[1:]))
+	if _, err := io.ReadFull(conn, body); err != nil {
+		t.Fatal(err)
+	}
+	if head[0] != 'e' {
+		t.Fatalf("frame %c: %s", head[0], body)
+	}
+	f := new(fault.Fault)
+	if err := json.Unmarshal(body, f); err != nil {
+		t.Fatal(err)
 	}
 	return f
 }

@@ -21,7 +21,7 @@ const (
 	renewLimit = 30 * time.Second
 	// look is how often the wall clock is consulted: timers stand still while the
 	// machine sleeps.
-	look = 15 * time.Second
+	look = 5 * time.Second
 	// firstRetry and lastRetry bound the pause after a renewal that failed.
 	firstRetry = 5 * time.Second
 	lastRetry  = time.Minute
