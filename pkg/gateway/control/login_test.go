@@ -347,6 +347,8 @@ func TestDeviceCode(t *testing.T) {
 
 	l := r.laptop()
 	txn := l.check(wire.PurposeLogin)
+	// Young enough for the transactions to come.
+	bare["iat"] = time.Now().Add(10 * time.Second).Unix()
 	token := l.token("alice", bare)
 	if refusal := l.session(wire.SessionRequest{TXN: txn, IDToken: token, DeviceCode: true}); refusal != nil {
 		t.Fatal(refusal)

@@ -439,6 +439,17 @@ func TestRenewalOfAnExpiredCertificate(t *testing.T) {
 
 	thief := r.laptop()
 	mustRefuse(t, "from another device", r.post(wire.PathSessionRenew, request(thief, l.cert.Chain), nil), wire.ReasonBindingMismatch)
+	// What a thief can copy: the certificate, the name of its proof key, and an
+	// old request for it.
+	copied := request(thief, l.cert.Chain)
+	statement := thief.statement(wire.PurposeRenew)
+	statement.Proof = first.Proof
+	check, refusal := thief.submit(statement)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	copied.TXN, copied.CSR = check.TXN, csr(t, l.key)
+	mustRefuse(t, "from another device with what can be copied", r.post(wire.PathSessionRenew, copied, nil), wire.ReasonBindingMismatch)
 	noProof := *l
 	noProof.proof = newKey(t)
 	mustRefuse(t, "for another proof key", r.post(wire.PathSessionRenew, request(&noProof, l.cert.Chain), nil), wire.ReasonBindingMismatch)
