@@ -19,7 +19,17 @@ var version = "unknown"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	err := run(ctx)
+	stop()
+	if err != nil {
+		if !errors.Is(err, errReported) {
+			fmt.Fprintf(os.Stderr, "zt-gateway: %v\n", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
 	root := &cobra.Command{
 		Use:           "zt-gateway",
@@ -28,10 +38,5 @@ func main() {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newServeCommand(streams), newInitCommand(streams), newCheckCommand(streams), newRBACCommand(streams), newVersionCommand(streams))
-	if err := root.ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errReported) {
-			fmt.Fprintf(os.Stderr, "zt-gateway: %v\n", err)
-		}
-		os.Exit(1)
-	}
+	return root.ExecuteContext(ctx)
 }

@@ -18,8 +18,9 @@ func main() {
 	verbose := flag.Bool("v", false, "show what the parts log while they start")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *once, *verbose); err != nil {
+	err := run(ctx, *once, *verbose)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
