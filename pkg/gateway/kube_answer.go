@@ -45,9 +45,9 @@ func (a *answer) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// refuse answers with r, in the form that stock clients print. Nothing must
-// have been written.
-func (a *answer) refuse(r *wire.Refusal, path string) {
+// refuse answers request with r, in the form that stock clients print. Nothing
+// must have been written.
+func (a *answer) refuse(r *wire.Refusal, request *http.Request) {
 	text := message(r)
 	code := r.Status()
 	h := a.Header()
@@ -56,10 +56,14 @@ func (a *answer) refuse(r *wire.Refusal, path string) {
 	h.Set("Audit-Id", string(r.Decision))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if request.ProtoMajor == 1 && request.ContentLength != 0 {
+		// net/http would wait for a body that nobody is going to read.
+		h.Set("Connection", "close")
+	}
 	if code == http.StatusTooManyRequests {
 		h.Set("Retry-After", "1")
 	}
-	if discovery(path) {
+	if discovery(request.URL.Path) {
 		// client-go throws a Status away there, and of some codes the text too.
 		if code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout {
 			code = http.StatusBadGateway

@@ -140,7 +140,7 @@ func (x *exchange) refuse(refusal *wire.Refusal) {
 	x.kube.o.Metrics.Refused("kube", refusal.Reason)
 	if x.w.code == 0 {
 		x.w.refusal = refusal
-		x.w.refuse(refusal, x.r.URL.Path)
+		x.w.refuse(refusal, x.r)
 	}
 }
 
