@@ -15,6 +15,11 @@ import (
 // first, and with it at most the memory that it had used up its budget.
 const budgetSources = 16384
 
+// floodRecords is how many refusals a second, of all sources, are recorded when
+// a budget is spent. The metrics count every one; a line for each would let a
+// stranger fill the disk, and without the audit log nothing goes any more.
+const floodRecords = 10
+
 // budget bounds what one source may cost in a minute. A source is an IPv4
 // address or an IPv6 /64, which is what one subscriber has.
 type budget struct {

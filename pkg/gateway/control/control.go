@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/time/rate"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/evidence"
@@ -64,6 +65,8 @@ type Control struct {
 	inbox    *edge.Inbox
 
 	checks, logins *budget
+	// floods is how many of the refusals for want of a budget are recorded.
+	floods *rate.Limiter
 
 	issuer *http.Client
 	login  *authn.Login
@@ -111,6 +114,7 @@ func New(o Options) (*Control, error) {
 	}
 	perMinute := func() int { return c.config.Limits.LoginsPerSourcePerMinute }
 	c.checks, c.logins = newBudget(perMinute, o.Now), newBudget(perMinute, o.Now)
+	c.floods = rate.NewLimiter(floodRecords, floodRecords)
 	c.acceptor = &evidence.Acceptor{
 		TrustDomain: o.Config.TrustDomain,
 		Audience:    o.Config.TrustDomain,

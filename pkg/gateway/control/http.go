@@ -129,7 +129,9 @@ func (c *Control) refused(step string, r audit.Record, refusal *wire.Refusal, ca
 		r.Error = audit.Clip(cause.Error(), 512)
 	}
 	c.o.Metrics.Login(step, decided.Reason)
-	_ = c.o.Audit.Event(r) // a refusal never depends on a log write
+	if decided.Reason != wire.ReasonLimit || c.floods.AllowN(c.now(), 1) {
+		_ = c.o.Audit.Event(r) // a refusal never depends on a log write
+	}
 	return &decided
 }
 

@@ -218,7 +218,10 @@ func (c *Control) issue(ctx context.Context, record store.SessionRecord, key *ec
 	if refusal := c.allowed("session", r); refusal != nil {
 		return nil, refusal, nil
 	}
-	if err := c.putIssued(ctx, record); err != nil {
+	switch err := c.putIssued(ctx, record); {
+	case errors.Is(err, errEnded):
+		return nil, wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the session was ended"), nil
+	case err != nil:
 		return nil, refuseStore(), err
 	}
 	var text strings.Builder
@@ -233,11 +236,19 @@ func (c *Control) issue(ctx context.Context, record store.SessionRecord, key *ec
 	}, nil, nil
 }
 
+// errEnded says that a session was ended while it was being renewed.
+var errEnded = errors.New("the session has ended meanwhile")
+
 // putIssued writes the record of an issue, and subtracts the roles that the
-// person has lost since the last: less must hold before more is given.
+// person has lost since the last: less must hold before more is given. A session
+// that was ended since it was looked at stays so.
 func (c *Control) putIssued(ctx context.Context, record store.SessionRecord) error {
 	c.records.Lock()
 	last, _ := c.o.Store.Session(record.ID)
+	if !last.Ended.IsZero() {
+		c.records.Unlock()
+		return errEnded
+	}
 	record.Roles = c.roles(c.o.Store.Snapshot(), record)
 	err := c.o.Store.PutSession(ctx, record)
 	c.records.Unlock()

@@ -115,8 +115,15 @@ func (c *Control) live(id trust.Identity) (store.SessionRecord, *wire.Refusal) {
 	if refusal := c.o.Registry.Check(c.factsOf(id, record.Groups)); refusal != nil {
 		return record, refusal
 	}
-	if err := c.deviceMay(c.o.Store.Snapshot(), record.Device, record.Thumbprint, wire.PurposeRenew); err != nil {
+	snapshot := c.o.Store.Snapshot()
+	if err := c.deviceMay(snapshot, record.Device, record.Thumbprint, wire.PurposeRenew); err != nil {
 		return record, explainDevice(err)
+	}
+	// The device may have been given to somebody else since the login.
+	if d, known := snapshot.Device(record.Device); known {
+		if has, is := owner(d, record.User); has && !is {
+			return record, refuseForeignDevice()
+		}
 	}
 	return record, nil
 }

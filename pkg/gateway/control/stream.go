@@ -58,7 +58,8 @@ func (c *Control) ServeStream(ctx context.Context, conn net.Conn, notes edge.Not
 		return
 	}
 	if from.Proof.Renew {
-		if from.Refusal == nil {
+		// A certificate that is revoked gives nothing a longer life.
+		if from.Refusal == nil && c.o.Registry.Check(c.Facts(from.Proof.Identity)) == nil {
 			c.extend(from.Proof.Identity)
 		}
 		return

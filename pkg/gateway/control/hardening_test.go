@@ -1,0 +1,111 @@
+package control
+
+import (
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/trust"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// A stranger who goes on asking costs counters and not disk.
+func TestFloodDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{config: func(c *v1alpha1.GatewayConfiguration) { c.Limits.LoginsPerSourcePerMinute = 1 }})
+	const asked = 200
+	limited := 0
+	for range asked {
+		if refusal := r.post(wire.PathDeviceCheck, wire.DeviceCheckRequest{Statement: "x"}, nil); refusal != nil && refusal.Reason == wire.ReasonLimit {
+			limited++
+		}
+	}
+	if limited < asked/2 {
+		t.Fatalf("%d of %d were over the budget", limited, asked)
+	}
+	recorded := 0
+	for _, record := range r.audited() {
+		if record.Reason == wire.ReasonLimit {
+			recorded++
+		}
+	}
+	if recorded == 0 || recorded > limited/2 {
+		t.Errorf("%d of %d refusals were recorded, want some and by far not all", recorded, limited)
+	}
+}
+
+// Who had the device before keeps nothing of it when an administrator gives it to
+// somebody else, also in a session that runs.
+func TestOwnerOfARunningSessionChanges(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l := r.laptop().login("alice")
+	client := l.stream()
+	if _, refusal := l.mint(client, "prod"); refusal != nil {
+		t.Fatal(refusal)
+	}
+	r.load("devices.yaml", deviceManifest(l.id, "{owner: bob@example.com, approved: true}"))
+	_, refusal := l.mint(client, "prod")
+	mustRefuse(t, "a token", refusal, wire.ReasonDeviceRefused)
+	if refusal := r.Admit(l.identity(), "prod"); refusal == nil || refusal.Reason != wire.ReasonDeviceRefused {
+		t.Errorf("a stream to a cluster: %v", refusal)
+	}
+	renewal := wire.RenewRequest{CSR: csr(t, l.key), IDToken: l.token("alice", map[string]any{"nonce": nil})}
+	mustRefuse(t, "a renewal", l.ask(client, http.MethodPost, wire.PathCertificate, renewal, nil), wire.ReasonDeviceRefused)
+}
+
+// A renewal that was under way when the session was ended does not undo the end.
+func TestRenewalDoesNotUndoTheEnd(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l := r.laptop().login("alice")
+	seen, _ := r.store.Session(l.cert.Session)
+	ended := seen
+	ended.Ended = r.clock.Now()
+	if err := r.store.PutSession(t.Context(), ended); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.putIssued(t.Context(), seen); err == nil {
+		t.Error("the record of an ended session was written anew")
+	}
+	if record, _ := r.store.Session(l.cert.Session); record.Ended.IsZero() {
+		t.Error("the session is not ended any more")
+	}
+}
+
+// A renewed certificate that was revoked extends nothing.
+func TestRevokedCertificateExtendsNothing(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l := r.laptop().login("alice")
+	client := l.stream()
+	if _, refusal := l.mint(client, "prod"); refusal != nil {
+		t.Fatal(refusal)
+	}
+	r.clock.advance(40 * time.Minute)
+	id := l.identity()
+	chain, err := r.authority.IssueTrust(trust.Identity{Session: id.Session, Proof: id.Proof, User: id.User}, &l.key.PublicKey, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.revoke(v1alpha1.RevocationSpec{Certificate: chain[0].SerialNumber.Text(16)})
+	l.cert.Chain = chainPEM(chain)
+	laptop, gateway := net.Pipe()
+	go func() {
+		defer laptop.Close() // after the preface comes nothing
+		if err := l.preface(laptop, nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	r.ServeStream(t.Context(), gateway, edge.Notes{Regime: edge.RegimeTunnel})
+	for _, p := range r.all() {
+		p.mu.Lock()
+		if p.notAfter.After(id.NotAfter) {
+			t.Errorf("a stream lives until %v, past the end of its own certificate", p.notAfter)
+		}
+		p.mu.Unlock()
+	}
+}
