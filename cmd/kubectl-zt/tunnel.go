@@ -50,11 +50,19 @@ flag the ports are listed.`,
 	flags.IntVar(&f.port, "port", 0, "port to open or close (default: the cluster's, or 8081)")
 	flags.StringVar(&f.listen, "listen", "", "open another IP:PORT that demands the secret")
 	flags.BoolVar(&f.remote, tunnel.FlagRemote[2:], false, "allow --listen an address that other machines reach")
-	c.MarkFlagsMutuallyExclusive("env", "open", "close", "listen")
 	return c
 }
 
 func runTunnel(ctx context.Context, p *process, o *rootOptions, f *tunnelFlags, cluster string) error {
+	asked := 0
+	for _, on := range []bool{f.env, f.open, f.close, f.listen != ""} {
+		if on {
+			asked++
+		}
+	}
+	if asked > 1 {
+		return usage("kubectl zt tunnel --help", "--env, --open, --close and --listen are four things")
+	}
 	if f.port < 0 || f.port > 65535 {
 		return usage("--port 8081", "%d is not a port", f.port)
 	}

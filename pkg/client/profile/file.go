@@ -45,14 +45,14 @@ func mkdirs(path string) error {
 		}
 		err = os.Mkdir(path, 0o700)
 	}
-	switch {
-	case err == nil, errors.Is(err, fs.ErrExist):
+	if err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return unsafe("set ZT_HOME to a directory of yours", "%s cannot be created: %v", path, errors.Unwrap(err))
-	default:
-		return fmt.Errorf("create directory: %w", err)
 	}
+	var f *fault.Fault
+	if errors.As(err, &f) {
+		return f // of a directory above
+	}
+	return fault.New(fault.ExitFailed, "set ZT_HOME to a directory of yours", "%s cannot be created: %v", path, errors.Unwrap(err))
 }
 
 // checkOwn demands a real directory of this user that nobody else can write. A

@@ -58,7 +58,11 @@ func Find(env func(string) string) (Home, error) {
 	if len(filepath.Join(run, socketName)) > maxSocketPath {
 		// Named by a hash of Dir, so that two homes never share an agent.
 		sum := sha256.Sum256([]byte(dir))
-		run = filepath.Join(os.TempDir(), "zt-"+strconv.Itoa(os.Geteuid())+"-"+hex.EncodeToString(sum[:6]))
+		name := "zt-" + strconv.Itoa(os.Geteuid()) + "-" + hex.EncodeToString(sum[:6])
+		run = filepath.Join(os.TempDir(), name)
+		if len(filepath.Join(run, socketName)) > maxSocketPath {
+			run = filepath.Join("/tmp", name)
+		}
 	}
 	return Home{Dir: dir, Run: run}, nil
 }
