@@ -36,6 +36,7 @@ const loadGroup = "bench:load"
 
 type options struct {
 	quick   bool
+	rounds  int
 	floors  bool
 	output  string
 	profile string
@@ -95,6 +96,14 @@ func pick[T any](b *bench, full, quick T) T {
 		return quick
 	}
 	return full
+}
+
+// count of rounds: as usual, one in the quick form, or as many as -rounds says.
+func (b *bench) count(usual int) int {
+	if b.options.rounds > 0 {
+		return b.options.rounds
+	}
+	return pick(b, usual, 1)
 }
 
 // describe says where and how the figures came about.

@@ -40,7 +40,7 @@ func runBulk(ctx context.Context, b *bench) error {
 	}
 	for _, direction := range []string{"download", "upload"} {
 		s := samples{}
-		if err := b.rounds(ways, pick(b, 7, 1), func(w *way) error { return bulkRound(ctx, s, w, direction, size) }); err != nil {
+		if err := b.rounds(ways, b.count(7), func(w *way) error { return bulkRound(ctx, s, w, direction, size) }); err != nil {
 			return err
 		}
 		section.Figures = append(section.Figures,

@@ -13,7 +13,7 @@ func runConnect(ctx context.Context, b *bench) error {
 		return err
 	}
 	s := samples{}
-	err = b.rounds(ways, pick(b, 7, 1), func(w *way) error {
+	err = b.rounds(ways, b.count(7), func(w *way) error {
 		l, err := drive(ctx, w, 16, pick(b, 2*time.Second, 300*time.Millisecond), func(ctx context.Context) error {
 			transport := w.transport()
 			defer transport.CloseIdleConnections()

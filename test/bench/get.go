@@ -34,8 +34,12 @@ type load struct {
 }
 
 // drive makes requests, parallel at a time, for a while. The first few are not
-// counted: they open connections.
+// counted: the very first opens a connection, without which each of many at once
+// would open one of its own.
 func drive(ctx context.Context, w *way, parallel int, duration time.Duration, request func(context.Context) error) (load, error) {
+	if err := request(ctx); err != nil {
+		return load{}, err
+	}
 	var warm sync.WaitGroup
 	errs := make([]error, parallel)
 	for i := range parallel {
@@ -108,7 +112,7 @@ func runGet(ctx context.Context, b *bench) error {
 	}
 	for _, parallel := range []int{1, 16, 64} {
 		s := samples{}
-		err := b.rounds(ways, pick(b, 7, 1), func(w *way) error {
+		err := b.rounds(ways, b.count(7), func(w *way) error {
 			transport := w.transport()
 			defer transport.CloseIdleConnections()
 			l, err := drive(ctx, w, parallel, pick(b, 2*time.Second, 300*time.Millisecond), func(ctx context.Context) error {

@@ -56,7 +56,7 @@ func (b *bench) measureLists(ctx context.Context, ways []*way, header http.Heade
 	s := samples{}
 	const path = "/api/v1/namespaces/" + namespace + "/pods"
 	length := int64(-1)
-	err := b.rounds(ways, pick(b, 7, 1), func(w *way) error {
+	err := b.rounds(ways, b.count(7), func(w *way) error {
 		transport := w.transport()
 		defer transport.CloseIdleConnections()
 		l, err := drive(ctx, w, 1, pick(b, 2*time.Second, 200*time.Millisecond), func(ctx context.Context) error {

@@ -53,7 +53,7 @@ func runStream(ctx context.Context, b *bench) error {
 	}{
 		{"exec, download", execDownload}, {"exec, upload", execUpload}, {"port-forward, there and back", portForward},
 	}
-	for round := range pick(b, 3, 1) {
+	for round := range b.count(3) {
 		for i := range seats {
 			at := seats[(i+round)%len(seats)]
 			for _, kind := range kinds {

@@ -39,7 +39,7 @@ func runWatch(ctx context.Context, b *bench) error {
 	}
 	s := samples{}
 	names := []string{direct, least, chain, daisy, ztDirect, ztTunnel}
-	for round := range pick(b, 3, 1) {
+	for round := range b.count(3) {
 		for i := range names {
 			name := names[(i+round)%len(names)]
 			if err := b.watchParty(ctx, s, name, watches, events); err != nil && !errors.Is(err, errNoZT) {
