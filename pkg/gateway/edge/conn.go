@@ -7,15 +7,20 @@ import (
 )
 
 // peekedConn is a connection of which the ClientHello was read already and is
-// read again by whom it was meant for.
+// read again by whom it was meant for. It tells when it is closed.
 type peekedConn struct {
 	net.Conn
-	seen    int // bytes read before the hello was whole
-	unread  []byte
-	onClose func()
+	seen   int // bytes read before the hello was whole
+	unread []byte
 
-	once sync.Once
-	err  error
+	closed chan struct{}
+	leave  func() // called at the close
+	once   sync.Once
+	err    error
+}
+
+func newPeekedConn(conn net.Conn, leave func()) *peekedConn {
+	return &peekedConn{Conn: conn, closed: make(chan struct{}), leave: leave}
 }
 
 // Read implements net.Conn.
@@ -30,24 +35,14 @@ func (c *peekedConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close implements net.Conn and tells once.
+// Close implements net.Conn.
 func (c *peekedConn) Close() error {
 	c.once.Do(func() {
 		c.err = c.Conn.Close()
-		c.onClose()
+		c.leave()
+		close(c.closed)
 	})
 	return c.err
-}
-
-// closed returns a channel that is closed with the connection. It must be
-// called before anybody else has the connection.
-func (c *peekedConn) closed() <-chan struct{} {
-	done, before := make(chan struct{}), c.onClose
-	c.onClose = func() {
-		before()
-		close(done)
-	}
-	return done
 }
 
 // CloseWrite passes a half-close on.

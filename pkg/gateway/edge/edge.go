@@ -175,7 +175,8 @@ func (e *Edge) verify(id trust.Identity) error {
 }
 
 // Serve accepts on listener, which it closes, until ctx ends or Drain has
-// finished. Everything that it started has ended when it returns.
+// finished. No stream and no connection is left when it returns; a request on
+// gw.DOMAIN may still run to its end, without a connection.
 func (e *Edge) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -248,7 +249,7 @@ func (e *Edge) serve(ctx context.Context, raw net.Conn) {
 		raw.Close()
 		return
 	}
-	conn := &peekedConn{Conn: raw, onClose: leave}
+	conn := newPeekedConn(raw, leave)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 

@@ -41,7 +41,6 @@ func strangersServer(handler http.Handler) *http.Server {
 
 // serveHTTP does the handshake of gw.DOMAIN and waits for the connection's end.
 func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, side *httpSide) {
-	done := conn.closed()
 	secure, ok := e.handshake(ctx, conn, e.gatewayTLS, "gateway")
 	if !ok {
 		return
@@ -51,7 +50,7 @@ func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, side *httpSide) 
 	if !side.inbox.Give(secure) {
 		conn.Close()
 	}
-	<-done
+	<-conn.closed
 }
 
 // misdirected answers whoever asked for a name that is not ours (RFC 9110,

@@ -31,12 +31,46 @@ type tunnel struct {
 	release  func()
 	refusal  *wire.Refusal // why it was cut
 	grace    *time.Timer
+	over     bool // no request begins any more
+	requests int  // that run
+	idle     chan struct{}
+}
+
+// begin counts a request in; false when the connection is over. net/http does
+// not wait for handlers, so the tunnel does.
+func (t *tunnel) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return false
+	}
+	t.requests++
+	return true
+}
+
+func (t *tunnel) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.requests--; t.requests == 0 && t.over {
+		close(t.idle)
+	}
+}
+
+// wait returns when no request runs and none can begin.
+func (t *tunnel) wait() {
+	t.mu.Lock()
+	t.over = true
+	if t.requests == 0 {
+		t.mu.Unlock()
+		return
+	}
+	t.mu.Unlock()
+	<-t.idle
 }
 
 // serveTunnel does the handshake of tunnel.DOMAIN, registers the connection and
 // waits for its end.
 func (e *Edge) serveTunnel(ctx context.Context, conn *peekedConn, client netip.AddrPort, known func()) {
-	done := conn.closed()
 	secure, ok := e.handshake(ctx, conn, e.tunnelTLS, RegimeTunnel)
 	if !ok {
 		return
@@ -56,7 +90,7 @@ func (e *Edge) serveTunnel(ctx context.Context, conn *peekedConn, client netip.A
 	}
 	defer leave()
 
-	t := &tunnel{edge: e, conn: conn, client: client}
+	t := &tunnel{edge: e, conn: conn, client: client, idle: make(chan struct{})}
 	t.streams, t.endStreams = context.WithCancel(ctx)
 	defer t.endStreams()
 	if refusal := t.show(identity); refusal != nil {
@@ -79,7 +113,9 @@ func (e *Edge) serveTunnel(ctx context.Context, conn *peekedConn, client netip.A
 	if !e.tunnel.inbox.Give(secure) {
 		conn.Close()
 	}
-	<-done
+	<-conn.closed
+	t.endStreams()
+	t.wait()
 }
 
 type tunnelKey struct{}
@@ -94,9 +130,12 @@ func (e *Edge) tunnelContext(ctx context.Context, conn net.Conn) context.Context
 // serveTunnelHTTP is everything that can be asked on tunnel.DOMAIN.
 func serveTunnelHTTP(w http.ResponseWriter, r *http.Request) {
 	t, _ := r.Context().Value(tunnelKey{}).(*tunnel)
-	switch {
-	case t == nil: // cannot be: every connection is entered before it is served
+	if t == nil || !t.begin() { // every connection is entered before it is served
 		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	defer t.end()
+	switch {
 	case r.Method == http.MethodConnect:
 		t.connect(w, r)
 	case r.Method == http.MethodPost && r.URL.Path == wire.PathRenewPeer && r.URL.RawQuery == "":
