@@ -44,6 +44,8 @@ type Acceptor struct {
 	Now func() time.Time
 	// Replay must be set. Acceptors of one audience share it.
 	Replay *ReplayCache
+	// Chains, if set, spares the verification of certificates seen before.
+	Chains *ChainCache
 	// Timeout is for preface, hello and handshake together; 0 means 10 s.
 	Timeout time.Duration
 }
@@ -101,7 +103,7 @@ func (a *Acceptor) accept(ctx context.Context, conn net.Conn) (*tls.Conn, *Peer,
 	if err != nil {
 		return nil, nil, err
 	}
-	proof, err := VerifyProof(jws, a.Roots(), a.TrustDomain, a.now())
+	proof, err := verifyProof(jws, a.Roots(), a.TrustDomain, a.now(), a.Chains)
 	var refusal *wire.Refusal
 	if err != nil && !errors.As(err, &refusal) {
 		return nil, nil, err

@@ -111,6 +111,9 @@ func TestReadHelloMalformed(t *testing.T) {
 	if h, err := ReadHello(bytes.NewReader(withExtension(good, sni(0, 4, 0, 0, 1, 'a')).Raw)); err != nil || h.ServerName != "a" {
 		t.Errorf("the test is void: %v, %v", h, err)
 	}
+	if _, err := ReadHello(bytes.NewReader(records(append(bytes.Clone(good.Message), 1, 0, 0, 0), 1<<14))); err == nil {
+		t.Error("another message in the same record was overlooked")
+	}
 	whole := 0
 	for n := range good.Message {
 		cut := bytes.Clone(good.Message[:n])

@@ -220,3 +220,12 @@ func (deafConn) Close() error                { return nil }
 func statementOf(nonce string) wire.DeviceStatement {
 	return wire.DeviceStatement{Purpose: wire.PurposeLogin, Audience: domain, Nonce: nonce}
 }
+
+func (l *laptop) identity(t testing.TB) trust.Identity {
+	t.Helper()
+	id, err := trust.ParseTrustCertificate(l.chain[0], domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}

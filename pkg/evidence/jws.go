@@ -50,7 +50,7 @@ func sign(key crypto.Signer, typ jose.ContentType, chain []*x509.Certificate, cl
 // key signed this payload, and put these certificates beside it.
 type signature struct {
 	key     *ecdsa.PublicKey
-	chain   []*x509.Certificate // as shown, not verified
+	chain   chain // as shown, not verified
 	payload []byte
 }
 
@@ -89,25 +89,19 @@ func verify(jws, typ string) (*signature, error) {
 
 // chainOf reads the x5c header (RFC 7515, 4.1.6). The library only hands out
 // chains that it has verified itself, and we verify under rules of our own.
-func chainOf(jws string) ([]*x509.Certificate, error) {
+func chainOf(jws string) (chain, error) {
 	protected, _, _ := strings.Cut(jws, ".")
 	raw, err := base64.RawURLEncoding.DecodeString(protected)
 	if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
 	var header struct {
-		X5C [][]byte `json:"x5c"`
+		X5C chain `json:"x5c"`
 	}
 	if err := json.Unmarshal(raw, &header); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	chain := make([]*x509.Certificate, len(header.X5C))
-	for i, der := range header.X5C {
-		if chain[i], err = x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", i+1, err)
-		}
-	}
-	return chain, nil
+	return header.X5C, nil
 }
 
 func checkP256(pub crypto.PublicKey) error {

@@ -102,6 +102,10 @@ func SignProof(proofKey crypto.Signer, r ProofRequest) (string, error) {
 //
 // It does not compare audience and hello, and does not know replays.
 func VerifyProof(jws string, roots *x509.CertPool, trustDomain string, now time.Time) (*Proof, error) {
+	return verifyProof(jws, roots, trustDomain, now, nil)
+}
+
+func verifyProof(jws string, roots *x509.CertPool, trustDomain string, now time.Time, cache *ChainCache) (*Proof, error) {
 	if len(jws) > maxProof {
 		return nil, fmt.Errorf("proof: %d bytes, at most %d are allowed", len(jws), maxProof)
 	}
@@ -109,7 +113,7 @@ func VerifyProof(jws string, roots *x509.CertPool, trustDomain string, now time.
 	if err != nil {
 		return nil, fmt.Errorf("proof: %w", err)
 	}
-	id, refusal, err := verifyChain(signed.chain, roots, trustDomain, now)
+	id, refusal, err := signed.chain.verify(roots, trustDomain, now, cache)
 	if err != nil {
 		return nil, fmt.Errorf("proof: %w", err)
 	}
@@ -130,26 +134,6 @@ func VerifyProof(jws string, roots *x509.CertPool, trustDomain string, now time.
 		return proof, wire.Refuse(wire.ReasonClockSkew, "", "the proof of this connection is dated %s ahead: clock skew", proof.Expires.Sub(now).Round(time.Second))
 	}
 	return proof, nil
-}
-
-// verifyChain verifies the certificate at a moment at which it was valid, so
-// that one which is merely too old is known to be genuine, and then the time.
-func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time) (trust.Identity, *wire.Refusal, error) {
-	if len(chain) == 0 {
-		return trust.Identity{}, nil, errors.New("no certificate in the header")
-	}
-	leaf, at := chain[0], now
-	var refusal *wire.Refusal
-	if now.After(leaf.NotAfter) {
-		at = leaf.NotAfter
-		refusal = wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the trust certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	if now.Before(leaf.NotBefore) {
-		at = leaf.NotBefore
-		refusal = wire.Refuse(wire.ReasonClockSkew, "", "the trust certificate is not valid before %s: clock skew", leaf.NotBefore.UTC().Format(time.RFC3339))
-	}
-	id, err := trust.VerifyTrustChain(chain, roots, trustDomain, at)
-	return id, refusal, err
 }
 
 func parseClaims(payload []byte) (*Proof, error) {

@@ -22,8 +22,8 @@ var (
 	ErrClosed = errors.New("h2conn: the connection is closed")
 )
 
-// Sizes and times of the client, measured with BenchmarkBulk and in
-// TestPeerVanishes.
+// Sizes and times of the client: BenchmarkBulk measures the ones,
+// TestV091PeerVanishes the others.
 const (
 	// clientFrame is the longest frame that a client reads, in bytes.
 	clientFrame = 64 << 10
