@@ -23,7 +23,7 @@ var (
 )
 
 // Sizes and times of the client: BenchmarkBulk measures the ones,
-// TestV091PeerVanishes the others.
+// TestPeerVanishes the others.
 const (
 	// clientFrame is the longest frame that a client reads, in bytes.
 	clientFrame = 64 << 10

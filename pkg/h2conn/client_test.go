@@ -296,10 +296,10 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestV091PeerVanishes: an idle connection lives on, and a peer that takes
+// TestPeerVanishes: an idle connection lives on, and a peer that takes
 // everything and says nothing any more is noticed within a minute by either side,
 // without traffic on a stream.
-func TestV091PeerVanishes(t *testing.T) {
+func TestPeerVanishes(t *testing.T) {
 	t.Parallel()
 	const limit = time.Minute
 	start := func(t *testing.T) (client *Client, stream *Stream, other *ServerStream, c, s *blackHole) {
