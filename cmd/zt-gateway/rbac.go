@@ -69,7 +69,7 @@ func runRBAC(streams genericiooptions.IOStreams, flags rbacFlags, now time.Time)
 	if err != nil {
 		return err
 	}
-	needs := wishes.needs(cluster)
+	needs := impersonate.NeedsOf(cluster, wishes.roles, wishes.policies)
 	switch strings.ToLower(flags.Profile) {
 	case "":
 	case "constrained":
@@ -144,24 +144,6 @@ func (w *wishes) choose(name string) (*v1alpha1.TargetCluster, error) {
 	default:
 		return nil, fmt.Errorf("there are several clusters: choose one with --cluster (%s)", strings.Join(names, ", "))
 	}
-}
-
-func (w *wishes) needs(cluster *v1alpha1.TargetCluster) impersonate.Needs {
-	needs := impersonate.Needs{
-		Profile:    cluster.Spec.Impersonation,
-		Roles:      w.roles,
-		Permissive: cluster.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive,
-	}
-	if needs.Profile == "" {
-		needs.Profile = v1alpha1.ImpersonationConstrained
-	}
-	for _, p := range w.policies {
-		if impersonate.Concerns(p, cluster) {
-			needs.Policies = append(needs.Policies, p)
-			needs.Permissive = needs.Permissive || p.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
-		}
-	}
-	return needs
 }
 
 // accountObjects are what kubectl shall apply, in the order in which they need

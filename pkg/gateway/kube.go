@@ -289,20 +289,12 @@ func (k *Kube) cluster(s *store.Snapshot) *v1alpha1.TargetCluster {
 // needs are what the account must be able to do, by the state of now, the names
 // that it would be asked for one by one, and the state's version.
 func (k *Kube) needs() (n impersonate.Needs, users []string, version string) {
-	n.Profile = k.o.Cluster.Spec.Impersonation
 	s := k.o.Snapshot()
 	cluster := k.cluster(s)
 	if cluster == nil {
-		return n, nil, ""
+		return impersonate.Needs{Profile: k.o.Cluster.Spec.Impersonation}, nil, ""
 	}
-	n.Roles = slices.Sorted(maps.Keys(s.Roles))
-	n.Permissive = cluster.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
-	for _, p := range s.Policies {
-		if impersonate.Concerns(p, cluster) {
-			n.Policies = append(n.Policies, p)
-			n.Permissive = n.Permissive || p.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
-		}
-	}
+	n = impersonate.NeedsOf(cluster, slices.Collect(maps.Keys(s.Roles)), slices.Collect(maps.Values(s.Policies)))
 	if k.o.Further != nil {
 		n.ExtraKeys = k.o.Further.ExtraKeys()
 	}

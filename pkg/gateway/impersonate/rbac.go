@@ -45,6 +45,22 @@ type Needs struct {
 	ExtraKeys []string
 }
 
+// NeedsOf gathers them out of the objects of one state.
+func NeedsOf(cluster *v1alpha1.TargetCluster, roles []wire.Role, policies []*v1alpha1.AccessPolicy) Needs {
+	n := Needs{Profile: cluster.Spec.Impersonation, Roles: roles}
+	if n.Profile == "" {
+		n.Profile = v1alpha1.ImpersonationConstrained
+	}
+	n.Permissive = cluster.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
+	for _, p := range policies {
+		if concerns(p, cluster) {
+			n.Policies = append(n.Policies, p)
+			n.Permissive = n.Permissive || p.Spec.Enforcement.Mode == v1alpha1.EnforcementPermissive
+		}
+	}
+	return n
+}
+
 // Rules are the account's whole rights: sorted, without repetition, and never
 // with the verb "*", which would hold the legacy verb.
 func (n Needs) Rules() []rbacv1.PolicyRule {
@@ -230,8 +246,8 @@ func sorted(s []string) []string {
 	return slices.Compact(s)
 }
 
-// Concerns reports whether policy p names cluster c.
-func Concerns(p *v1alpha1.AccessPolicy, c *v1alpha1.TargetCluster) bool {
+// concerns reports whether policy p names cluster c.
+func concerns(p *v1alpha1.AccessPolicy, c *v1alpha1.TargetCluster) bool {
 	for _, pattern := range p.Spec.Clusters {
 		if ok, err := path.Match(pattern, c.Name); pattern == "*" || ok && err == nil {
 			return true
