@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"syscall"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"github.com/kube-zt/zt/pkg/trust"
 )
@@ -85,41 +88,75 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkFloor is what BenchmarkBulk stands beside: the same bytes over a TLS
-// connection of their own, without HTTP/2.
+// BenchmarkFloor is what BenchmarkBulk/down stands beside: the same bytes over the
+// same HTTP/2 without a net.Conn around it, and over a TLS connection of their own.
 func BenchmarkFloor(b *testing.B) {
-	certificate, roots := serverCertificate(b, "tunnel.example.com")
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", trust.GatewayServer(certificate))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer listener.Close()
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			piece := make([]byte, 16<<10+22)
-			for sent := 0; sent < bulk; sent += len(piece) {
-				conn.Write(piece)
-			}
-			conn.Close()
+	piece := make([]byte, 16<<10+22)
+	send := func(w io.Writer, flush func()) {
+		for sent := 0; sent < bulk; sent += len(piece) {
+			w.Write(piece)
+			flush()
 		}
-	}()
-	b.SetBytes(bulk)
-	defer perMB(b, cpu())
-	for b.Loop() {
-		conn, err := net.Dial("tcp", listener.Addr().String())
+	}
+	b.Run("http2", func(b *testing.B) {
+		server := serveHTTP(b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			send(w, w.(http.Flusher).Flush)
+		}))
+		conn, err := net.Dial("tcp", server.addr)
 		if err != nil {
 			b.Fatal(err)
 		}
-		secure := tls.Client(conn, trust.TunnelClient("tunnel.example.com", roots, nil))
-		if n, err := io.Copy(io.Discard, secure); err != nil || n < bulk {
-			b.Fatal(n, err)
+		secure := tls.Client(conn, trust.TunnelClient("tunnel.example.com", server.roots, nil))
+		client, err := new(http2.Transport).NewClientConn(secure)
+		if err != nil {
+			b.Fatal(err)
 		}
-		secure.Close()
-	}
+		defer client.Close()
+		b.SetBytes(bulk)
+		defer perMB(b, cpu())
+		for b.Loop() {
+			request, _ := http.NewRequestWithContext(b.Context(), "CONNECT", "https://prod:443", http.NoBody)
+			response, err := client.RoundTrip(request)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if n, err := io.Copy(io.Discard, response.Body); err != nil || n < bulk {
+				b.Fatal(n, err)
+			}
+			response.Body.Close()
+		}
+	})
+	b.Run("tls", func(b *testing.B) {
+		certificate, roots := serverCertificate(b, "tunnel.example.com")
+		listener, err := tls.Listen("tcp", "127.0.0.1:0", trust.GatewayServer(certificate))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				send(conn, func() {})
+				conn.Close()
+			}
+		}()
+		b.SetBytes(bulk)
+		defer perMB(b, cpu())
+		for b.Loop() {
+			conn, err := net.Dial("tcp", listener.Addr().String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			secure := tls.Client(conn, trust.TunnelClient("tunnel.example.com", roots, nil))
+			if n, err := io.Copy(io.Discard, secure); err != nil || n < bulk {
+				b.Fatal(n, err)
+			}
+			secure.Close()
+		}
+	})
 }
 
 // cpu is the processor time that this process has used, in milliseconds: the

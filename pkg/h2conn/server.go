@@ -60,6 +60,7 @@ type ServerStream struct {
 
 	mu      sync.Mutex
 	running bool // the handler is in Run: control may be used
+	ended   bool // Run is over
 	aborted bool
 	closed  *time.Timer // runs for serverLinger from Close on
 }
@@ -103,9 +104,9 @@ func (s *ServerStream) Run() {
 	var reading sync.WaitGroup
 	reading.Go(func() { s.in.end(move(&s.in, s.request.Body)) })
 
-	s.setRunning(true)
+	s.begin()
 	err := s.write()
-	s.setRunning(false)
+	s.finish()
 
 	if err != io.EOF {
 		s.fail(errEnded)
@@ -135,16 +136,22 @@ func (s *ServerStream) write() error {
 	}
 }
 
-// setRunning opens and closes the time in which control may be used, which is
-// while the handler has not returned. An abort that came too early is made good.
-func (s *ServerStream) setRunning(running bool) {
+// begin opens the time in which control may be used, which is while the handler
+// has not returned. An abort that came earlier is made good.
+func (s *ServerStream) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = running
+	s.running = true
 	if s.aborted {
 		s.reset()
 	}
-	if !running && s.closed != nil {
+}
+
+func (s *ServerStream) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running, s.ended = false, true
+	if s.closed != nil {
 		s.closed.Stop()
 	}
 }
@@ -188,7 +195,7 @@ func (s *ServerStream) Close() error {
 	s.out.end(io.EOF)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed == nil {
+	if s.closed == nil && !s.ended {
 		s.closed = time.AfterFunc(serverLinger, s.Abort)
 	}
 	return nil

@@ -153,7 +153,7 @@ func TestParseRefuses(t *testing.T) {
 			if test.change != nil {
 				test.change(template)
 			}
-			key := crypto.PublicKey(good.Public())
+			key := good.Public()
 			if test.key != nil {
 				key = test.key
 			}
