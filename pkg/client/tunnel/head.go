@@ -134,7 +134,9 @@ func (h *head) host() (string, *refusal) {
 // answer writes the refusal the way stock clients show it: client-go prints the
 // reason phrase, curl the body.
 func (r *refusal) answer(conn net.Conn) {
-	text := r.fault.Line()
+	// kubectl throws a text with these two words away and says instead that the
+	// cluster has refused the connection, which it was never asked for.
+	text := strings.ReplaceAll(r.fault.Line(), "connection refused", "nothing listens there")
 	extra := ""
 	if r.status == http.StatusProxyAuthRequired {
 		extra = "Proxy-Authenticate: Basic realm=\"zt\"\r\n"

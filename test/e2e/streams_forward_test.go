@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+)
+
+// portForward forwards to servers of ours and closes one direction at a time.
+func (g *streams) portForward(t *testing.T) {
+	t.Run("up, end of the input, then the answer", func(t *testing.T) {
+		t.Parallel()
+		_, conn := g.forward(t, serve(t, func(c *net.TCPConn) {
+			received := sha256.New()
+			_, _ = io.Copy(received, c) // to the end that the client sends
+			_, _ = io.WriteString(c, hex.EncodeToString(received.Sum(nil)))
+		}))
+		if _, err := conn.Write(g.bulk); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn)
+		if err != nil || string(answer) != sum(g.bulk) {
+			t.Errorf("the server received %s, want %s (%v)", answer, sum(g.bulk), err)
+		}
+	})
+	t.Run("down", func(t *testing.T) {
+		t.Parallel()
+		_, conn := g.forward(t, serve(t, func(c *net.TCPConn) { _, _ = c.Write(g.bulk) }))
+		received, err := io.ReadAll(conn)
+		if err != nil || !bytes.Equal(received, g.bulk) {
+			t.Errorf("received %d bytes with sum %s, want %d with %s (%v)", len(received), sum(received), len(g.bulk), sum(g.bulk), err)
+		}
+	})
+	t.Run("nobody listens", func(t *testing.T) {
+		t.Parallel()
+		p, conn := g.forward(t, closedPort(t))
+		if answer, _ := io.ReadAll(conn); len(answer) > 0 {
+			t.Errorf("received %q", answer)
+		}
+		eventually(t, 10*time.Second, "kubectl says why", func() bool {
+			return bytes.Contains([]byte(p.stderr.String()), []byte("connection refused"))
+		})
+	})
+}
+
+// serve listens on a port of the pods, which is one of this host, and has f
+// answer each connection.
+func serve(t *testing.T, f func(*net.TCPConn)) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				f(c.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func closedPort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+var forwarding = regexp.MustCompile(`Forwarding from (127\.0\.0\.1:\d+) `)
+
+// forward starts kubectl port-forward to a port of the pod idle, and connects.
+func (g *streams) forward(t *testing.T, port int) (*process, *net.TCPConn) {
+	t.Helper()
+	p := g.start(t, "port-forward", "--address=127.0.0.1", "pod/idle", fmt.Sprintf(":%d", port))
+	return p, p.dial(t)
+}
+
+// dial connects to what a kubectl port-forward listens on.
+func (p *process) dial(t *testing.T) *net.TCPConn {
+	t.Helper()
+	var match []string
+	eventually(t, 20*time.Second, "kubectl forwards", func() bool {
+		match = forwarding.FindStringSubmatch(p.stdout.String())
+		if match == nil && p.over() {
+			t.Fatalf("kubectl ended: %s", p.stderr.String())
+		}
+		return match != nil
+	})
+	conn, err := net.Dial("tcp", match[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	return conn.(*net.TCPConn)
+}
