@@ -47,18 +47,49 @@ func TestReplayCache(t *testing.T) {
 		t.Parallel()
 		c := ReplayCache{Size: 3}
 		for i := range 3 {
-			if err := c.Add(proofOf("a", fmt.Sprint(i)), start); err != nil {
+			if err := c.Add(proofOf(fmt.Sprint(i), "id"), start); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := c.Add(proofOf("a", "new"), start.Add(MaxProofAge)); !errors.Is(err, ErrReplayFull) {
+		if err := c.Add(proofOf("new", "id"), start.Add(MaxProofAge)); !errors.Is(err, ErrReplayFull) {
 			t.Errorf("one too many: %v", err)
 		}
-		if err := c.Add(proofOf("a", "1"), start.Add(MaxProofAge)); !errors.Is(err, ErrReplayed) {
+		if err := c.Add(proofOf("1", "id"), start.Add(MaxProofAge)); !errors.Is(err, ErrReplayed) {
 			t.Errorf("a full cache forgot: %v", err)
 		}
-		if err := c.Add(proofOf("a", "new"), start.Add(2*MaxProofAge)); err != nil {
+		if err := c.Add(proofOf("new", "id"), start.Add(2*MaxProofAge)); err != nil {
 			t.Errorf("after all have expired: %v", err)
+		}
+	})
+	// One signer fills his own part and nobody else's, and with renewals, which
+	// open nothing, not even the part for his streams.
+	t.Run("one signer's part", func(t *testing.T) {
+		t.Parallel()
+		for _, renew := range []bool{true, false} {
+			c := ReplayCache{Size: 4000}
+			add := func(signer, id string, renew bool, after time.Duration) error {
+				p := proofOf(signer, id)
+				p.Renew = renew
+				return c.Add(p, start.Add(after))
+			}
+			let := 0
+			for i := range 5000 {
+				if add("a", fmt.Sprint(i), renew, time.Duration(i)*MaxProofAge/4000) == nil {
+					let++
+				}
+			}
+			if want := map[bool]int{true: renewalsPerSigner, false: 4000 / streamsPerSigner}[renew]; let != want {
+				t.Errorf("renewals %t: %d, want %d", renew, let, want)
+			}
+			if err := add("b", "id", false, 5*MaxProofAge/4); err != nil {
+				t.Errorf("renewals %t: somebody else: %v", renew, err)
+			}
+			if err := add("a", "other", !renew, 5*MaxProofAge/4); err != nil {
+				t.Errorf("renewals %t: the other kind: %v", renew, err)
+			}
+			if err := add("a", "later", renew, 4*MaxProofAge); err != nil {
+				t.Errorf("renewals %t: after all have expired: %v", renew, err)
+			}
 		}
 	})
 	t.Run("at the same time", func(t *testing.T) {
