@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,9 +17,8 @@ import (
 func credentialMain(p *process, args []string) exit {
 	name, cluster, verbose, err := credentialArgs(args)
 	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		err = runCredential(ctx, p, name, cluster, verbose)
+		// No handler for signals: to install them takes as long as to ask the agent.
+		err = runCredential(context.Background(), p, name, cluster, verbose)
 	}
 	if err == nil {
 		return 0
@@ -71,6 +67,7 @@ func runCredential(ctx context.Context, p *process, name profile.Name, cluster w
 	if !p.errTTY {
 		c.Notice = nil
 	}
+	c.Hurried = true
 	req := p.request(o, agent.OpCredential)
 	req.Attended = p.inTTY
 	doc, err := c.Do(ctx, req, agent.CredentialArgs{Cluster: cluster, ExecInfo: p.env(execcred.EnvInfo)})

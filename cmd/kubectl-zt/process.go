@@ -27,17 +27,17 @@ type process struct {
 	env      func(string) string
 	now      func() time.Time
 	// Terminals, as far as they are ones.
-	inTTY, errTTY, outTTY bool
-	binary                string
-	parent                int
-	browser               browser.Environment
-	getwd                 func() (string, error)
+	inTTY, errTTY bool
+	binary        string
+	parent        int
+	browser       browser.Environment
+	getwd         func() (string, error)
 }
 
 func host() *process {
 	return &process{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, now: time.Now,
-		inTTY: term.IsTerminal(int(os.Stdin.Fd())), errTTY: term.IsTerminal(int(os.Stderr.Fd())), outTTY: term.IsTerminal(int(os.Stdout.Fd())),
+		inTTY: term.IsTerminal(int(os.Stdin.Fd())), errTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		binary: ownPath(os.Args[0]), parent: os.Getppid(), browser: browser.Host(), getwd: os.Getwd,
 	}
 }
@@ -46,6 +46,9 @@ func host() *process {
 // by which it was called, for krew replaces what the link points to and removes
 // the old version's directory.
 func ownPath(arg0 string) string {
+	if filepath.IsAbs(arg0) && filepath.Base(arg0) == "kubectl-zt" {
+		return arg0 // as kubectl and kubeconfigs call it
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return arg0

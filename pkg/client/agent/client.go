@@ -18,6 +18,10 @@ type Client struct {
 	Home    profile.Home
 	Version string
 	Binary  string // own path, to spawn the agent
+	// Hurried is for kubectl's plugin, which lives for a millisecond: it waits in
+	// the system call and does without Go's poller, its threads and its timers. A
+	// signal ends it; its context is not looked at while it waits.
+	Hurried bool
 	// Progress, Notice and Debug take what the agent says meanwhile; Open shows a
 	// URL in the person's browser.
 	Progress func(string)
@@ -36,7 +40,9 @@ var ErrNoAgent = errors.New("no agent is running")
 // once: the next one starts from what is on disk.
 func (c *Client) Do(ctx context.Context, req Request, args any) ([]byte, error) {
 	req.Protocol, req.Version, req.Binary = Protocol, c.Version, c.Binary
-	if args != nil {
+	if a, ok := args.(CredentialArgs); ok {
+		req.Args = a.encode()
+	} else if args != nil {
 		data, err := json.Marshal(args)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
@@ -78,7 +84,7 @@ func (c *Client) Get(ctx context.Context, req Request, args, out any) error {
 var errHungUp = fault.New(fault.ExitFailed, "try again", "the agent has gone in the middle of the request")
 
 // connect reaches the agent and starts it if there is none.
-func (c *Client) connect(ctx context.Context) (net.Conn, error) {
+func (c *Client) connect(ctx context.Context) (io.ReadWriteCloser, error) {
 	// Whoever owns the directory owns the socket in it; a foreign one is refused
 	// before anything is said.
 	conn, err := c.dial()
@@ -95,22 +101,21 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 	return c.spawn(ctx)
 }
 
-func (c *Client) dial() (net.Conn, error) {
+func (c *Client) dial() (io.ReadWriteCloser, error) {
 	if err := c.Home.CheckRun(); err != nil {
 		return nil, err
+	}
+	if c.Hurried {
+		return dialBlocking(c.Home.Socket())
 	}
 	return net.DialTimeout("unix", c.Home.Socket(), 2*time.Second)
 }
 
 // converse sends req and serves the agent's frames until the last one.
-func (c *Client) converse(ctx context.Context, conn net.Conn, req Request) ([]byte, error) {
+func (c *Client) converse(ctx context.Context, conn io.ReadWriteCloser, req Request) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	data, err := json.Marshal(req)
-	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
-	}
-	if err := writeFrame(conn, frameRequest, data); err != nil {
+	if err := writeFrame(conn, frameRequest, req.append(nil)); err != nil {
 		return nil, errHungUp
 	}
 	for {
@@ -151,7 +156,7 @@ func (c *Client) converse(ctx context.Context, conn net.Conn, req Request) ([]by
 }
 
 // open shows a URL and tells the agent how that went.
-func (c *Client) open(ctx context.Context, conn net.Conn, url string) error {
+func (c *Client) open(ctx context.Context, conn io.Writer, url string) error {
 	var why string
 	if c.Open == nil {
 		why = "there is no browser here"

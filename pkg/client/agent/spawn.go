@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -29,7 +28,7 @@ const (
 
 // spawn starts an agent. Of twenty commands that find none, one starts it and the
 // others find it under the lock.
-func (c *Client) spawn(ctx context.Context) (net.Conn, error) {
+func (c *Client) spawn(ctx context.Context) (io.ReadWriteCloser, error) {
 	if err := c.Home.Prepare(); err != nil {
 		return nil, err
 	}
@@ -136,6 +135,57 @@ func openLog(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// rawConn is a connected socket without a poller.
+type rawConn int
+
+// dialBlocking is net.Dial for a process that has nothing else to do.
+func dialBlocking(path string) (io.ReadWriteCloser, error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	syscall.CloseOnExec(fd)
+	for {
+		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: path})
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("connect", err), syscall.Close(fd))
+	}
+	return rawConn(fd), nil
+}
+
+func (c rawConn) Read(b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(c), b)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 0, err
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+func (c rawConn) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := syscall.Write(int(c), b[done:])
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return done, err
+		}
+		done += max(n, 0)
+	}
+	return done, nil
+}
+
+func (c rawConn) Close() error { return syscall.Close(int(c)) }
 
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
