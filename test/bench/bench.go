@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ const loadGroup = "bench:load"
 type options struct {
 	quick   bool
 	rounds  int
+	ways    []string // nil: all
 	floors  bool
 	output  string
 	profile string
@@ -96,6 +98,14 @@ func pick[T any](b *bench, full, quick T) T {
 		return quick
 	}
 	return full
+}
+
+// wanted leaves those of names that -ways names.
+func (b *bench) wanted(names []string) []string {
+	if b.options.ways == nil {
+		return names
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(b.options.ways, name) })
 }
 
 // count of rounds: as usual, one in the quick form, or as many as -rounds says.

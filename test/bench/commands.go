@@ -13,7 +13,6 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/kube-zt/zt/test/bench/relay"
 	"github.com/kube-zt/zt/test/bench/report"
 )
 
@@ -21,7 +20,14 @@ import (
 // clients when there is a proxy, and each one behind zt is a CONNECT with a
 // handshake of its own.
 func runCommands(ctx context.Context, b *bench) error {
-	seats, err := b.seats(ctx, near, direct, daisy, ztTunnel)
+	// The relay gives each seat a port of its own, also in front of the API server.
+	apart := func(ctx context.Context, addr string) (string, error) {
+		if b.zt != nil && addr == b.zt.stack.Address {
+			return addr, nil
+		}
+		return b.relay(ctx, addr, 0)
+	}
+	seats, err := b.seats(ctx, apart, direct, daisy, ztTunnel)
 	if err != nil {
 		return err
 	}
@@ -35,26 +41,26 @@ func runCommands(ctx context.Context, b *bench) error {
 	}
 	section := &report.Section{
 		Title:   "Connections per command",
-		Note:    "Connections that the command opens to the API server (`direct`) or CONNECTs to the laptop's proxy, counted by a relay in front of it.",
+		Note:    "Connections that the command opens to the API server (`direct`) or to the laptop's proxy, each of which is a CONNECT; counted in the kernel's table.",
 		Details: report.Table{Columns: []string{"command"}},
 	}
 	counts := make(map[string][]float64)
 	var order []string
-	for _, near := range seats {
-		section.Details.Columns = append(section.Details.Columns, near.name)
-		at, counter, err := b.counted(ctx, near)
+	for _, at := range seats {
+		section.Details.Columns = append(section.Details.Columns, at.name)
+		port, err := at.port()
 		if err != nil {
 			return err
 		}
 		note := func(name string, run func() error) error {
-			before := counter.Accepted()
-			if err := run(); err != nil {
+			n, err := countConnections(port, run)
+			if err != nil {
 				return fmt.Errorf("%s: %s: %w", at.name, name, err)
 			}
 			if counts[name] == nil {
 				order = append(order, name)
 			}
-			counts[name] = append(counts[name], float64(counter.Accepted()-before))
+			counts[name] = append(counts[name], float64(n))
 			return nil
 		}
 		if err := b.countCommands(ctx, at, helm, manifest, note); err != nil {
@@ -125,49 +131,26 @@ func (s *seat) helmFlags() []string {
 	return flags
 }
 
-// counted is a seat with a relay in front of what its kubeconfig names: the proxy
-// or else the API server.
-func (b *bench) counted(ctx context.Context, at *seat) (*seat, *relay.Relay, error) {
-	config, err := clientcmd.LoadFromFile(at.kubeconfig)
+// port that the seat's programs connect to: the proxy's, or else the API server's.
+func (s *seat) port() (string, error) {
+	config, err := clientcmd.LoadFromFile(s.kubeconfig)
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
-	used := config.Contexts[at.context(config.CurrentContext)]
-	if used == nil {
-		return nil, nil, fmt.Errorf("%s has no context in use", at.kubeconfig)
+	used := config.Contexts[s.context(config.CurrentContext)]
+	if used == nil || config.Clusters[used.Cluster] == nil {
+		return "", fmt.Errorf("%s has no context in use", s.kubeconfig)
 	}
-	var counter *relay.Relay
-	for name, cluster := range config.Clusters {
-		place := &cluster.Server
-		if cluster.ProxyURL != "" {
-			place = &cluster.ProxyURL
-		}
-		target, err := url.Parse(*place)
-		if err != nil {
-			return nil, nil, err
-		}
-		r, moved, err := b.relay(ctx, target.Host, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		if name == used.Cluster {
-			counter = r
-		}
-		target.Host = moved
-		*place = target.String()
+	cluster := config.Clusters[used.Cluster]
+	place := cluster.Server
+	if cluster.ProxyURL != "" {
+		place = cluster.ProxyURL
 	}
-	for _, user := range config.AuthInfos {
-		if user.Exec != nil { // or zt would see that this is not its port
-			user.Exec.ProvideClusterInfo = false
-		}
+	target, err := url.Parse(place)
+	if err != nil {
+		return "", err
 	}
-	moved := *at
-	moved.kubeconfig = filepath.Join(at.home, "counted")
-	if err := clientcmd.WriteToFile(*config, moved.kubeconfig); err != nil {
-		return nil, nil, err
-	}
-	moved.env = append(append([]string{}, at.env...), "KUBECONFIG="+moved.kubeconfig) // the last one counts
-	return &moved, counter, nil
+	return target.Port(), nil
 }
 
 // twoObjects are of one kind each.

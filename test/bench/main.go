@@ -63,6 +63,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	only := flags.String("only", "", "sections, separated by commas (default: all)")
 	flags.BoolVar(&o.quick, "quick", false, "one short round of everything, to see that it works")
 	flags.IntVar(&o.rounds, "rounds", 0, "as many rounds as this, instead of the usual 3 to 7 (or 1)")
+	flags.Func("ways", "only these ways, separated by commas: direct,floor,chain,daisy,zt direct,zt", func(list string) error {
+		o.ways = strings.Split(list, ",")
+		return nil
+	})
 	flags.BoolVar(&o.floors, "floors", false, "without zt: the floors beside the API server")
 	flags.StringVar(&o.output, "o", "text", "text or markdown")
 	flags.StringVar(&o.profile, "profile", "", "write profiles of gateway and agent, for each section, to this `directory`")

@@ -62,7 +62,7 @@ func (b *bench) seats(ctx context.Context, distance distance, names ...string) (
 		return nil, err
 	}
 	var seats []*seat
-	for _, name := range names {
+	for _, name := range b.wanted(names) {
 		s, err := b.seat(ctx, distance, name)
 		if errors.Is(err, errNoZT) {
 			continue

@@ -59,18 +59,17 @@ func runWAN(ctx context.Context, b *bench) error {
 
 // relayed puts the delay in front of an address for the rest of the run.
 func (b *bench) relayed(ctx context.Context, addr string) (string, error) {
-	_, moved, err := b.relay(ctx, addr, wanDelay)
-	return moved, err
+	return b.relay(ctx, addr, wanDelay)
 }
 
-func (b *bench) relay(ctx context.Context, addr string, delay time.Duration) (*relay.Relay, string, error) {
+func (b *bench) relay(ctx context.Context, addr string, delay time.Duration) (string, error) {
 	r, err := relay.Listen(ctx, addr, delay)
 	if err != nil {
-		return nil, "", err
+		return "", err
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var run sync.WaitGroup
 	run.Go(func() { _ = r.Run(running) })
 	b.atEnd(func() { cancel(); run.Wait() })
-	return r, r.Addr(), nil
+	return r.Addr(), nil
 }

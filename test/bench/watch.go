@@ -38,7 +38,7 @@ func runWatch(ctx context.Context, b *bench) error {
 		Details: report.Table{Columns: []string{"", "open ms", "delay p50 ms", "delay p99 ms", "lost", "idle MiB", "MiB", "KiB per watch", "sockets", "gateway CPU ms per event"}},
 	}
 	s := samples{}
-	names := []string{direct, least, chain, daisy, ztDirect, ztTunnel}
+	names := b.wanted([]string{direct, least, chain, daisy, ztDirect, ztTunnel})
 	for round := range b.count(3) {
 		for i := range names {
 			name := names[(i+round)%len(names)]

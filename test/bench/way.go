@@ -122,7 +122,7 @@ func (b *bench) ways(ctx context.Context, names ...string) ([]*way, error) {
 		return nil, err
 	}
 	var ways []*way
-	for _, name := range names {
+	for _, name := range b.wanted(names) {
 		w, err := b.way(ctx, name)
 		if errors.Is(err, errNoZT) {
 			continue

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +23,6 @@ type Relay struct {
 	delay    time.Duration // each way
 	listener net.Listener
 	running  sync.WaitGroup
-	accepted atomic.Int64
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // nil once closed
@@ -42,9 +40,6 @@ func Listen(ctx context.Context, target string, delay time.Duration) (*Relay, er
 // Addr is where the relay listens, as host:port.
 func (r *Relay) Addr() string { return r.listener.Addr().String() }
 
-// Accepted counts the connections so far.
-func (r *Relay) Accepted() int { return int(r.accepted.Load()) }
-
 // Run relays until ctx ends, then closes everything and waits.
 func (r *Relay) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.close)
@@ -58,7 +53,6 @@ func (r *Relay) Run(ctx context.Context) error {
 			}
 			return fmt.Errorf("relay to %s: %w", r.target, err)
 		}
-		r.accepted.Add(1)
 		r.running.Go(func() { r.serve(ctx, conn) })
 	}
 }
