@@ -28,6 +28,7 @@ type Event string
 
 const (
 	EventDeviceCheck    Event = "device_check"
+	EventAuthn          Event = "authn"
 	EventDeviceEnrolled Event = "device_enrolled"
 	EventDeviceChanged  Event = "device_changed"
 	EventSession        Event = "session_issued"

@@ -142,7 +142,7 @@ func refuseStore() *wire.Refusal {
 // the transaction's nonce, so a person stands behind it; an administrator
 // approves it elsewhere.
 func (c *Control) enroll(ctx context.Context, from source, in *wire.EnrollRequest) (*wire.DeviceState, *wire.Refusal) {
-	r := audit.Record{Event: eventAuthn, Source: from.String(), UserAgent: from.userAgent, Detail: map[string]string{"purpose": wire.PurposeEnroll}}
+	r := audit.Record{Event: audit.EventAuthn, Source: from.String(), UserAgent: from.userAgent, Detail: map[string]string{"purpose": wire.PurposeEnroll}}
 	if refusal := c.logins.take(from.addr); refusal != nil {
 		return nil, c.refused("enroll", r, refusal, nil)
 	}

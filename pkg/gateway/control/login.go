@@ -22,9 +22,6 @@ import (
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-// eventAuthn is a person who proved to be himself, or did not.
-const eventAuthn audit.Event = "authn"
-
 // authenticate is the person's part of a transaction: an ID token that was made
 // for it, by its nonce, or, from the device grant, which can carry none, one
 // that is younger than the transaction.
@@ -69,7 +66,7 @@ func (c *Control) useOnce(ctx context.Context, kind string, what []byte) (*wire.
 
 // session issues the first certificate of a session.
 func (c *Control) session(ctx context.Context, from source, in *wire.SessionRequest) (*wire.Certificate, *wire.Refusal) {
-	r := audit.Record{Event: eventAuthn, Source: from.String(), UserAgent: from.userAgent}
+	r := audit.Record{Event: audit.EventAuthn, Source: from.String(), UserAgent: from.userAgent}
 	refused := func(refusal *wire.Refusal, cause error) (*wire.Certificate, *wire.Refusal) {
 		return nil, c.refused("session", r, refusal, cause)
 	}

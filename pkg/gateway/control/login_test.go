@@ -53,7 +53,7 @@ func TestLogin(t *testing.T) {
 	for _, record := range r.audited() {
 		events = append(events, record.Event)
 	}
-	if diff := cmp.Diff([]audit.Event{audit.EventDeviceCheck, "authn", audit.EventSession}, events); diff != "" {
+	if diff := cmp.Diff([]audit.Event{audit.EventDeviceCheck, audit.EventAuthn, audit.EventSession}, events); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -230,8 +230,8 @@ func TestSessionsThatAreRefused(t *testing.T) {
 		{"a transaction that is not ours", func(l *laptop, txn string) wire.SessionRequest {
 			return wire.SessionRequest{TXN: txn[:len(txn)-2] + "xx", IDToken: l.token("alice", nil)}
 		}, wire.ReasonLoginRequired},
-		{"a transaction for enrolment", func(l *laptop, txn string) wire.SessionRequest {
-			txn = l.check(wire.PurposeEnroll)
+		{"a transaction for enrolment", func(l *laptop, _ string) wire.SessionRequest {
+			txn := l.check(wire.PurposeEnroll)
 			return wire.SessionRequest{TXN: txn, IDToken: l.token("alice", nil)}
 		}, wire.ReasonLoginRequired},
 	}
