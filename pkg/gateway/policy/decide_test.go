@@ -21,7 +21,7 @@ func TestDecideAllow(t *testing.T) {
 		clusters: []*v1alpha1.TargetCluster{target("prod"), target("other"), target("prod-1"), target("xprod-1"), target("off", func(c *v1alpha1.TargetCluster) {
 			c.Spec.Access = v1alpha1.AccessDisabled
 		})},
-		roles: []*v1alpha1.AccessRole{accessRole("dev"), accessRole("ops"), accessRole("ci"), accessRole("url"), accessRole("glob"), accessRole("other")},
+		roles: []*v1alpha1.AccessRole{accessRole("dev"), accessRole("ops"), accessRole("ci"), accessRole("kubelet"), accessRole("url"), accessRole("glob"), accessRole("other")},
 		policies: []*v1alpha1.AccessPolicy{
 			accessPolicy("dev", v1alpha1.EffectAllow, "dev", "prod off",
 				on("get list watch", "pods pods/log services"),
@@ -32,6 +32,7 @@ func TestDecideAllow(t *testing.T) {
 			),
 			accessPolicy("ops", v1alpha1.EffectAllow, "ops", "prod", everything),
 			accessPolicy("nodes", v1alpha1.EffectAllow, "ci", "prod", on("create proxy", "nodes/proxy"), on("*", "*")),
+			accessPolicy("subnodes", v1alpha1.EffectAllow, "kubelet", "prod", on("*", "nodes/* nodes/prox* */proxy")),
 			accessPolicy("url", v1alpha1.EffectAllow, "url", "prod", v1alpha1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/logs/*", "/metrics"}}),
 			accessPolicy("glob", v1alpha1.EffectAllow, "glob", "prod-*", on("get", "pods")),
 			accessPolicy("whoever", v1alpha1.EffectAllow, "*", "prod", on("get", "events")),
@@ -86,6 +87,9 @@ func TestDecideAllow(t *testing.T) {
 		{ask("proxy nodes /n1", "ops"), false},
 		{ask("get nodes/proxy /n1", "ci"), true},
 		{ask("proxy nodes /n1", "ci"), true},
+		{ask("get nodes/proxy /n1", "kubelet"), false}, // a pattern is no name
+		{ask("proxy nodes /n1", "kubelet"), false},
+		{ask("get nodes/status /n1", "kubelet"), true},
 		{ask("get nodes /n1", "ops"), true},
 		{ask("get pods/log a/b", "ci"), false}, // "*" is no sub-resource
 

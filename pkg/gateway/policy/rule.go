@@ -96,11 +96,12 @@ func (r *rule) matchResource(q *query) bool {
 	return false
 }
 
-// listsKubelet: nodes/proxy must be written out; "*/*" does not mean it.
+// listsKubelet: nodes/proxy must be written out; neither "*/*" nor "nodes/*",
+// which people write for nodes/status, means it.
 func (r *rule) listsKubelet() bool {
 	for i := range r.resources {
 		p := &r.resources[i]
-		if p.resource.exact && p.resource.head == "nodes" && p.hasSub && p.sub.match("proxy") {
+		if p.resource.exact && p.resource.head == "nodes" && p.hasSub && p.sub.exact && p.sub.head == "proxy" {
 			return true
 		}
 	}
