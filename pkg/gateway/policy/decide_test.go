@@ -155,6 +155,15 @@ func TestDecideDeny(t *testing.T) {
 		{ask("watch deployments.apps"), "freeze"},
 		{ask("list nodes"), ""}, // has no namespace
 		{ask("list namespaces"), ""},
+		// Groups mix what has namespaces with what has none.
+		{ask("list podcertificaterequests.certificates.k8s.io"), "freeze"},
+		{ask("list certificatesigningrequests.certificates.k8s.io"), ""},
+		{ask("watch workloads.scheduling.k8s.io"), "freeze"},
+		{ask("list priorityclasses.scheduling.k8s.io"), ""},
+		{ask("list csistoragecapacities.storage.k8s.io"), "freeze"},
+		{ask("list storageclasses.storage.k8s.io"), ""},
+		{ask("list roles.rbac.authorization.k8s.io"), "freeze"},
+		{ask("list nodes.metrics.k8s.io"), "freeze"}, // a name that Kubernetes uses in another group
 		{ask("get namespaces frozen/frozen"), "freeze"},
 		{ask("list widgets.example.com"), "freeze"}, // may have namespaces, so it is refused
 		{ask("get widgets.example.com /a"), ""},     // has none

@@ -108,24 +108,50 @@ func (r *rule) listsKubelet() bool {
 	return false
 }
 
-// clusterScoped knows the resources of Kubernetes itself that have no
-// namespace. Of others it cannot be known here, and a Deny for a namespace then
-// holds for a list of all.
+// clusterScoped knows, one by one, the resources of Kubernetes itself that have
+// no namespace. Of any other it cannot be known here whether it has: groups mix
+// the two and grow, so a Deny for a namespace then holds for a list of all.
 func clusterScoped(group, resource string) bool {
-	switch group {
-	case "":
-		return resource == "nodes" || resource == "namespaces" || resource == "persistentvolumes" || resource == "componentstatuses"
-	case "rbac.authorization.k8s.io":
-		return resource == "clusterroles" || resource == "clusterrolebindings"
-	case "networking.k8s.io":
-		return resource == "ingressclasses" || resource == "ipaddresses" || resource == "servicecidrs"
-	case "storage.k8s.io":
-		return resource != "csistoragecapacities"
-	case "resource.k8s.io":
-		return resource == "deviceclasses" || resource == "resourceslices"
-	case "admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io",
-		"certificates.k8s.io", "flowcontrol.apiserver.k8s.io", "node.k8s.io", "scheduling.k8s.io":
-		return true
-	}
-	return false
+	return withoutNamespace[kind{group, resource}]
+}
+
+type kind struct{ group, resource string }
+
+// withoutNamespace is as of Kubernetes 1.36.
+var withoutNamespace = map[kind]bool{
+	{"", "componentstatuses"}: true,
+	{"", "namespaces"}:        true,
+	{"", "nodes"}:             true,
+	{"", "persistentvolumes"}: true,
+
+	{"admissionregistration.k8s.io", "mutatingadmissionpolicies"}:         true,
+	{"admissionregistration.k8s.io", "mutatingadmissionpolicybindings"}:   true,
+	{"admissionregistration.k8s.io", "mutatingwebhookconfigurations"}:     true,
+	{"admissionregistration.k8s.io", "validatingadmissionpolicies"}:       true,
+	{"admissionregistration.k8s.io", "validatingadmissionpolicybindings"}: true,
+	{"admissionregistration.k8s.io", "validatingwebhookconfigurations"}:   true,
+	{"apiextensions.k8s.io", "customresourcedefinitions"}:                 true,
+	{"apiregistration.k8s.io", "apiservices"}:                             true,
+	{"certificates.k8s.io", "certificatesigningrequests"}:                 true,
+	{"certificates.k8s.io", "clustertrustbundles"}:                        true,
+	{"flowcontrol.apiserver.k8s.io", "flowschemas"}:                       true,
+	{"flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"}:       true,
+	{"internal.apiserver.k8s.io", "storageversions"}:                      true,
+	{"networking.k8s.io", "ingressclasses"}:                               true,
+	{"networking.k8s.io", "ipaddresses"}:                                  true,
+	{"networking.k8s.io", "servicecidrs"}:                                 true,
+	{"node.k8s.io", "runtimeclasses"}:                                     true,
+	{"rbac.authorization.k8s.io", "clusterrolebindings"}:                  true,
+	{"rbac.authorization.k8s.io", "clusterroles"}:                         true,
+	{"resource.k8s.io", "deviceclasses"}:                                  true,
+	{"resource.k8s.io", "devicetaintrules"}:                               true,
+	{"resource.k8s.io", "resourcepoolstatusrequests"}:                     true,
+	{"resource.k8s.io", "resourceslices"}:                                 true,
+	{"scheduling.k8s.io", "priorityclasses"}:                              true,
+	{"storage.k8s.io", "csidrivers"}:                                      true,
+	{"storage.k8s.io", "csinodes"}:                                        true,
+	{"storage.k8s.io", "storageclasses"}:                                  true,
+	{"storage.k8s.io", "volumeattachments"}:                               true,
+	{"storage.k8s.io", "volumeattributesclasses"}:                         true,
+	{"storagemigration.k8s.io", "storageversionmigrations"}:               true,
 }
