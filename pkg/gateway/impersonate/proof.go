@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -114,24 +115,51 @@ func tooWide(profile v1alpha1.ImpersonationProfile, rules []rbacv1.PolicyRule) s
 			(slices.Contains(rule.Resources, "groups") || slices.Contains(rule.Resources, "*")):
 			return "a rule lets it impersonate every group"
 		}
+		if wide := tooWideMode(rule); wide != "" {
+			return wide
+		}
 	}
 	return ""
 }
 
-// legacyAllowed asks one by one for what a legacy rule would most likely let in
-// and names the first that is allowed.
+// tooWideMode looks at the constrained modes (KEP-5284). Ours is user-info, with
+// the groups named: a group without a name is every group, system:masters
+// included, and the other modes make a node or a service account of a person.
+func tooWideMode(rule rbacv1.PolicyRule) string {
+	for _, verb := range rule.Verbs {
+		switch {
+		case !strings.HasPrefix(verb, "impersonate:"):
+		case verb != identityVerb:
+			return fmt.Sprintf("a rule has the verb %q", verb)
+		case !slices.Contains(rule.Resources, "groups") && !slices.Contains(rule.Resources, "*"):
+		case len(rule.ResourceNames) == 0:
+			return "a rule lets it impersonate every group"
+		case slices.ContainsFunc(rule.ResourceNames, func(name string) bool { return strings.HasPrefix(name, "system:") }):
+			return "a rule lets it impersonate a group of Kubernetes' own"
+		}
+	}
+	return ""
+}
+
+// legacyAllowed asks one by one for what a legacy rule, or a constrained one that
+// is too wide, would most likely let in and names the first that is allowed.
 func (p *Prover) legacyAllowed(ctx context.Context, needs Needs, users []string) (string, error) {
-	type question struct{ resource, name string }
-	questions := []question{{"groups", "system:masters"}, {"users", "system:admin"}, {"users", "zt-nobody-in-particular"}, {"serviceaccounts", "default"}}
+	type question struct{ verb, group, resource, name string }
+	questions := []question{
+		{legacyVerb, "", "groups", "system:masters"}, {legacyVerb, "", "users", "system:admin"},
+		{legacyVerb, "", "users", "zt-nobody-in-particular"}, {legacyVerb, "", "serviceaccounts", "default"},
+		// A constrained rule for groups that names none.
+		{identityVerb, "authentication.k8s.io", "groups", "system:masters"},
+	}
 	for _, group := range needs.groups() {
-		questions = append(questions, question{"groups", group})
+		questions = append(questions, question{legacyVerb, "", "groups", group})
 	}
 	for _, user := range users {
-		questions = append(questions, question{"users", user})
+		questions = append(questions, question{legacyVerb, "", "users", user})
 	}
 	for _, q := range questions {
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: legacyVerb, Resource: q.resource, Name: q.name},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: q.verb, Group: q.group, Resource: q.resource, Name: q.name},
 		}}
 		if q.resource == "serviceaccounts" {
 			review.Spec.ResourceAttributes.Namespace = metav1.NamespaceSystem
