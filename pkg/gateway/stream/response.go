@@ -40,7 +40,10 @@ func clean(response *http.Response, proxied bool) error {
 			return failure(KindRedirect, errors.New("upstream redirects"), wire.ReasonUpstream, askAdmin,
 				"the cluster's API server sent a redirect, which zt neither follows nor passes on")
 		}
-	case response.StatusCode == http.StatusForbidden:
+	case response.StatusCode == http.StatusForbidden && !proxied:
+		// What an application says of anybody is not about the gateway, and would
+		// have the proof of its rights asked for again as often as it likes. The
+		// API server's own refusal of a proxied request passes as it is.
 		return stale(response)
 	}
 	return nil
