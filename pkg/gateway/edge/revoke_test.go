@@ -109,3 +109,25 @@ func TestRevocationRacesWithConnect(t *testing.T) {
 		}
 	}
 }
+
+// A certificate that is shown to a connection which has just ended must not
+// stay in the register: nobody would ever take it out.
+func TestNothingIsRegisteredAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, nil)
+	tun := &tunnel{edge: r.Edge}
+	first := r.device("alice", time.Hour)
+	if refusal := tun.show(first.identity); refusal != nil {
+		t.Fatal(refusal)
+	}
+	if n := len(r.registry.Live()); n != 1 {
+		t.Fatalf("%d registered, want 1", n)
+	}
+	tun.close()
+	if refusal := tun.show(first.identity); refusal == nil {
+		t.Error("the end was not told")
+	}
+	if live := r.registry.Live(); len(live) != 0 {
+		t.Errorf("registered for ever: %+v", live)
+	}
+}

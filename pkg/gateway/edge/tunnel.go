@@ -34,6 +34,7 @@ type tunnel struct {
 	over     bool // no request begins any more
 	requests int  // that run
 	idle     chan struct{}
+	closed   bool // out of the register, and never in it again
 }
 
 // begin counts a request in; false when the connection is over. net/http does
@@ -162,6 +163,12 @@ func (t *tunnel) show(identity trust.Identity) *wire.Refusal {
 		return refusal
 	}
 	t.mu.Lock()
+	if t.closed {
+		// A renewal that the end has overtaken: nobody would take it out again.
+		t.mu.Unlock()
+		release()
+		return wire.Refuse(wire.ReasonShuttingDown, "try again", "the connection has ended")
+	}
 	before := t.release
 	t.identity, t.release = identity, release
 	t.mu.Unlock()
@@ -192,6 +199,7 @@ func (t *tunnel) cut(refusal *wire.Refusal) {
 func (t *tunnel) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closed = true
 	t.release()
 	if t.grace != nil {
 		t.grace.Stop()
