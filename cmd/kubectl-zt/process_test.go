@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -387,7 +388,7 @@ func TestCredentialIsSmall(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	cmd := exec.CommandContext(t.Context(), measure, s.binary, "credential", "--profile", "zt.test", "--cluster", "prod")
-	cmd.Env = append(s.env, "KUBERNETES_EXEC_INFO="+info)
+	cmd.Env = slices.Concat(s.env, []string{"KUBERNETES_EXEC_INFO=" + info})
 	var doc bytes.Buffer
 	cmd.Stderr = &doc
 	out, err := cmd.Output()

@@ -478,3 +478,43 @@ func TestHandlerPanicEndsThatRequestOnly(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Where the issuer vouches for nobody without a new login, the session lasts as
+// long as its certificate and is asked for no more.
+func TestIssuerWithoutRefresh(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.gw.With(func(s *gatewaytest.State) {
+		s.CertLife = time.Minute
+		s.RefuseRenewal = wire.Refuse(wire.ReasonLoginRequired, "kubectl zt login", "the identity provider vouches for nobody")
+	})
+	r.trust()
+	r.login()
+	r.offset.Store(int64(40 * time.Second)) // past half life
+	r.gw.With(func(s *gatewaytest.State) { s.Ahead = 40 * time.Second })
+	eventually(t, "the renewal is tried", func() bool { return r.idp.Counters().Refreshes == 1 })
+	if _, err := r.credential(false); err != nil {
+		t.Errorf("the certificate is still good: %v", err)
+	}
+	r.offset.Store(int64(90 * time.Second))
+	r.gw.With(func(s *gatewaytest.State) { s.Ahead = 90 * time.Second })
+	_, err := r.credential(false)
+	wantFault(t, err, fault.ExitLogin, "wants a new login")
+	if n := r.idp.Counters().Refreshes; n != 1 {
+		t.Errorf("%d refreshes, want 1", n)
+	}
+}
+
+// A deleted home takes its agent with it.
+func TestAgentLeavesWithItsSocket(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	if err := os.Remove(r.home.Socket()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.done:
+	case <-time.After(15 * time.Second):
+		t.Error("the agent stays although nobody can find it")
+	}
+}

@@ -217,6 +217,9 @@ func (a *Agent) inherit(in *Inheritance) error {
 	}
 	socket.SetUnlinkOnClose(false)
 	a.socket = socket
+	if a.socketFile, err = os.Lstat(a.cfg.Home.Socket()); err != nil {
+		return fmt.Errorf("inherit socket: %w", err)
+	}
 	a.env.Store(&in.Environment)
 	if err := a.ports.inherit(in); err != nil {
 		return err

@@ -24,6 +24,8 @@ import (
 const (
 	// defaultIdle is how long an agent stays that has nothing to keep.
 	defaultIdle = 15 * time.Minute
+	// lookAround is how often the agent asks itself whether it is still wanted.
+	lookAround = 5 * time.Second
 	// maxConversations bounds clients at a time, each with a goroutine or two.
 	maxConversations = 512
 )
@@ -64,8 +66,9 @@ type Agent struct {
 	quit     chan struct{}
 	quitOnce sync.Once
 
-	lock   *os.File
-	socket *net.UnixListener
+	lock       *os.File
+	socket     *net.UnixListener
+	socketFile os.FileInfo
 
 	mu       sync.Mutex
 	sessions map[profile.Name]*resident
@@ -161,7 +164,7 @@ func (a *Agent) live(ctx context.Context, in *Inheritance, ready func()) error {
 	ready()
 	accepting := make(chan error, 1)
 	a.run(func(ctx context.Context) { accepting <- a.accept(ctx) })
-	ticker := time.NewTicker(min(a.cfg.Idle/4, 30*time.Second))
+	ticker := time.NewTicker(min(a.cfg.Idle/4, lookAround))
 	defer ticker.Stop()
 	for {
 		select {
@@ -174,6 +177,10 @@ func (a *Agent) live(ctx context.Context, in *Inheritance, ready func()) error {
 		case <-ticker.C:
 			if a.idle() && a.unused() > a.cfg.Idle {
 				a.log.Info("nothing to keep, leaving")
+				return nil
+			}
+			if !a.reachable() {
+				a.log.Info("the socket has gone, leaving")
 				return nil
 			}
 		}
@@ -207,6 +214,9 @@ func (a *Agent) open(ctx context.Context, in *Inheritance) error {
 		return fmt.Errorf("close the socket to others: %w", err)
 	}
 	a.socket = l
+	if a.socketFile, err = os.Lstat(a.cfg.Home.Socket()); err != nil {
+		return fmt.Errorf("look at the socket: %w", err)
+	}
 	return a.ports.restore(ctx)
 }
 
@@ -214,7 +224,7 @@ func (a *Agent) shut() {
 	a.mu.Lock()
 	leaving := a.leaving
 	a.mu.Unlock()
-	if !leaving {
+	if !leaving && a.reachable() {
 		_ = os.Remove(a.cfg.Home.Socket())
 	}
 	a.socket.Close()
@@ -335,6 +345,13 @@ func (r Request) newer(ours string) string {
 
 // Stop lets Run end.
 func (a *Agent) Stop() { a.quitOnce.Do(func() { close(a.quit) }) }
+
+// reachable reports whether a command could still find this agent: its home may
+// have been deleted, and with it the socket.
+func (a *Agent) reachable() bool {
+	now, err := os.Lstat(a.cfg.Home.Socket())
+	return err == nil && os.SameFile(now, a.socketFile)
+}
 
 // idle reports whether the agent could leave or be replaced without anybody
 // losing a connection. Sessions are another matter, see unused.

@@ -140,11 +140,11 @@ func refused(r *wire.Refusal) *Fault {
 	f.Reason, f.Decision = r.Reason, r.Decision
 	switch r.Reason {
 	case wire.ReasonDeviceUnknown, wire.ReasonDeviceRefused:
-		f.Hint("kubectl zt device enroll")
+		f = f.Hint("kubectl zt device enroll")
 	case wire.ReasonSessionEnded, wire.ReasonLoginRequired:
-		f.Hint("kubectl zt login")
+		f = f.Hint("kubectl zt login")
 	case wire.ReasonClusterUnknown, wire.ReasonClusterDisabled:
-		f.Hint("kubectl zt clusters")
+		f = f.Hint("kubectl zt clusters")
 	}
 	return f
 }

@@ -71,6 +71,13 @@ func (i *idp) refresh(ctx context.Context, p *profile.Profile, c *clock) (person
 	return i.userinfo(c), nil
 }
 
+// exhaust notes that the issuer's word no longer does.
+func (i *idp) exhaust() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.spent = login.ErrReloginNeeded
+}
+
 // userinfo offers the access token while it lasts, which its issuer has said in
 // seconds from then and x/oauth2 in this machine's time. i.mu is held.
 func (i *idp) userinfo(c *clock) personEvidence {

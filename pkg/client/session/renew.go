@@ -87,8 +87,12 @@ func (s *Session) renewOnce(ctx context.Context, l *live, id *identity) error {
 	p := s.profile.Load()
 	valid := id.valid(s.clock.Now())
 	person, err := l.idp.refresh(ctx, p, s.clock)
-	if errors.Is(err, login.ErrReloginNeeded) && !valid {
-		s.end(l, fault.New(fault.ExitLogin, "", "the session is over: your identity provider wants a new login").Because(wire.ReasonLoginRequired))
+	if errors.Is(err, login.ErrReloginNeeded) {
+		why := fault.New(fault.ExitLogin, "kubectl zt login", "your identity provider wants a new login").Because(wire.ReasonLoginRequired)
+		if !valid {
+			s.end(l, why)
+		}
+		return why
 	}
 	if err != nil {
 		return err
@@ -104,7 +108,12 @@ func (s *Session) renewOnce(ctx context.Context, l *live, id *identity) error {
 	} else {
 		err = s.renewExpired(ctx, id, req, &issued)
 	}
-	if why, over := ended(err); over {
+	switch why, over := ended(err); {
+	case over && why.Reason == wire.ReasonLoginRequired && valid:
+		// The issuer vouches for nobody without a new login: the session lasts as
+		// long as its certificate, and asking again would not change that.
+		l.idp.exhaust()
+	case over:
 		s.end(l, why)
 	}
 	if err != nil {

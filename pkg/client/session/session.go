@@ -186,7 +186,7 @@ func (s *Session) end(l *live, why *fault.Fault) {
 		return // Logout ends it, once it has heard the answer
 	}
 	why.Exit = fault.ExitLogin
-	why.Hint("kubectl zt login")
+	why = why.Hint("kubectl zt login")
 	if s.replace(l, nil, why) {
 		s.deps.Log.Info("session ended", "why", why.What)
 		l.idp.close()

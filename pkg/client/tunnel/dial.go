@@ -128,6 +128,7 @@ func connectVia(conn net.Conn, user *url.Userinfo, addr string) error {
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close() // a tunnel's answer has none; a refusal's ends with conn
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("it answered %s", resp.Status)
 	}
