@@ -275,3 +275,41 @@ func TestRevoke(t *testing.T) {
 		}
 	}
 }
+
+// A name that somebody has given to another revocation swallows none.
+func TestNameThatIsTaken(t *testing.T) {
+	t.Parallel()
+	dir := directory(t, minimal)
+	bob := v1alpha1.RevocationSpec{User: "bob"}
+	lost := v1alpha1.RevocationSpec{Device: string(laptop)}
+	put(t, dir, "r.yaml", revocation(revocationName(&bob), "user: carol")+revocation(revocationName(&lost), "user: dave"))
+	s := open(t, dir, Options{})
+	epoch, err := s.Revoke(t.Context(), bob, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if epoch != s.Snapshot().Epoch {
+		t.Errorf("holds from %s, the state is of %s", epoch, s.Snapshot().Epoch)
+	}
+	put(t, dir, "d.yaml", device(string(laptop), "revoked: true"))
+	if err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"user carol", "user dave", "user bob", "device " + string(laptop)}
+	for range 2 {
+		if diff := cmp.Diff(want, targets(s)); diff != "" {
+			t.Error(diff)
+		}
+		names := map[string]bool{}
+		for _, r := range s.Snapshot().Revocations {
+			names[r.Name] = true
+		}
+		if len(names) != len(want) {
+			t.Errorf("names %v", names)
+		}
+		s = reopen(t, s, Options{})
+	}
+	if got := len(digest("x")); got != 64 {
+		t.Errorf("a name has %d digits, want all of SHA-256", got)
+	}
+}

@@ -119,11 +119,15 @@ func (s *Store) Revoke(ctx context.Context, spec v1alpha1.RevocationSpec, by str
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if written := s.st.byName[r.Name]; written != nil {
-		return epochOf(written), nil
+	name, held := s.st.nameFor(r)
+	if held {
+		return epochOf(s.st.byName[name]), nil
 	}
-	// Superseded already by a newer change of the same session.
-	return s.st.epoch(), nil
+	if isChange(&spec) {
+		// Superseded already by a newer change of the same session.
+		return s.st.epoch(), nil
+	}
+	return wire.Epoch{}, fmt.Errorf("revoke: %s is not in force", r.Name)
 }
 
 func epochOf(r *v1alpha1.Revocation) (e wire.Epoch) {
@@ -140,19 +144,7 @@ func (s *Store) nextChange() string {
 // imports are the revocations that a configuration brings and state does not
 // hold: those written as such, and those of devices. The caller holds mu.
 func (s *Store) imports(c *Config) (operations []operation) {
-	taken := map[string]bool{}
 	add := func(name string, spec v1alpha1.RevocationSpec) {
-		if old := s.st.byName[name]; old != nil || taken[name] {
-			if old != nil && target(&old.Spec) == target(&spec) {
-				return
-			}
-			// The name is in use for something else, which stays revoked too.
-			name = name[:min(len(name), 200)] + "-" + digest(target(&spec))
-			if s.st.byName[name] != nil || taken[name] {
-				return
-			}
-		}
-		taken[name] = true
 		if spec.At.IsZero() {
 			spec.At = metav1.NewTime(s.now())
 		}
@@ -160,7 +152,9 @@ func (s *Store) imports(c *Config) (operations []operation) {
 		spec.By = "config"
 		r := &v1alpha1.Revocation{Spec: spec}
 		r.APIVersion, r.Kind, r.Name = v1alpha1.GroupVersion, "Revocation", name
-		operations = append(operations, operation{Revoke: r})
+		if _, held := s.st.nameFor(r); !held {
+			operations = append(operations, operation{Revoke: r})
+		}
 	}
 	for _, r := range c.Revocations {
 		add(r.Name, r.Spec)

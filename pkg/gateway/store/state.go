@@ -98,12 +98,15 @@ func (s *state) apply(o operation) {
 	}
 }
 
-// revoke adds what is not in force yet. Names are given once: create-only.
+// revoke adds what is not in force yet. Names are given once: create-only. A
+// name that stands for something else already must not swallow a revocation.
 func (s *state) revoke(r *v1alpha1.Revocation) {
-	if s.byName[r.Name] != nil {
+	name, held := s.nameFor(r)
+	if held {
 		return
 	}
 	added := r.DeepCopy()
+	added.Name = name
 	added.Status.Epoch = s.epoch().String()
 	// A newer change of a session takes the place of those it includes.
 	superseded := func(old *v1alpha1.Revocation) bool {
@@ -115,6 +118,24 @@ func (s *state) revoke(r *v1alpha1.Revocation) {
 	// Snapshots that share the array do not see beyond their own length.
 	s.Revocations = append(s.Revocations, added)
 	s.index(added)
+}
+
+// nameFor is r's name, or, where another target has that name, one that r has
+// to itself. held: it is in force under it already.
+func (s *state) nameFor(r *v1alpha1.Revocation) (name string, held bool) {
+	name = r.Name
+	for range 2 {
+		old := s.byName[name]
+		if old == nil {
+			return name, false
+		}
+		if target(&old.Spec) == target(&r.Spec) {
+			return name, true
+		}
+		name = r.Name[:min(len(r.Name), 180)] + "-" + digest(target(&r.Spec))
+	}
+	// Two targets of one SHA-256; a name that stands twice still denies.
+	return name, false
 }
 
 // setRevocations replaces the list; snapshots keep the old one.
@@ -154,7 +175,7 @@ func revocationName(spec *v1alpha1.RevocationSpec) string {
 
 func digest(value string) string {
 	sum := sha256.Sum256([]byte(value))
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum[:])
 }
 
 const (
