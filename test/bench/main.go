@@ -18,11 +18,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
+
+	"k8s.io/klog/v2"
 )
 
 func main() {
@@ -87,6 +90,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.output != "text" && o.output != "markdown" {
 		return fmt.Errorf("-o %s: text or markdown", o.output)
 	}
+	// The control plane's node lives in this process and logs every client that
+	// goes away in the middle of a stream, as ours do.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	b, err := newBench(o, stdout, stderr)
 	if err != nil {
 		return err
