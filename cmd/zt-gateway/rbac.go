@@ -158,6 +158,8 @@ func accountObjects(needs impersonate.Needs) []runtime.Object {
 		&corev1.ServiceAccount{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"},
 			ObjectMeta: metav1.ObjectMeta{Namespace: impersonate.Namespace, Name: impersonate.Account, Labels: labels},
+			// Only the gateway's own pod mounts the token, and says so itself.
+			AutomountServiceAccountToken: new(false),
 		},
 		&rbacv1.ClusterRole{
 			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},

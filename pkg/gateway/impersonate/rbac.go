@@ -171,9 +171,6 @@ func widen(rule v1alpha1.PolicyRule) []rbacv1.PolicyRule {
 	for _, resource := range rule.Resources {
 		for _, resource := range widenResource(resource) {
 			switch _, sub, _ := strings.Cut(resource, "/"); {
-			case resource == "*":
-				// Holds streams and proxies as well.
-				plain, streams, proxies = append(plain, resource), append(streams, resource), append(proxies, resource)
 			case sub == "exec", sub == "attach", sub == "portforward":
 				streams = append(streams, resource)
 			case sub == "proxy":
@@ -222,10 +219,12 @@ var subresources = map[string][]string{
 	"nodes":    {"proxy", "status"},
 }
 
+// widenResource says one pattern of a policy in RBAC's terms, where "*" holds
+// the sub-resources too; streams and proxies stand apart for their verbs' sake.
 func widenResource(pattern string) []string {
 	resource, sub, has := strings.Cut(pattern, "/")
 	switch {
-	case !strings.Contains(pattern, "*"):
+	case !strings.Contains(pattern, "*"), pattern == "*":
 		return []string{pattern}
 	case has && resource == "*" && !strings.Contains(sub, "*"):
 		return []string{pattern} // RBAC's own form
@@ -235,6 +234,8 @@ func widenResource(pattern string) []string {
 			all = append(all, resource+"/"+sub)
 		}
 		return all
+	case has:
+		return []string{"*", "*/attach", "*/exec", "*/portforward", "*/proxy"}
 	default:
 		return []string{"*"}
 	}

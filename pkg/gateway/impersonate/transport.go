@@ -29,6 +29,10 @@ type Transport struct {
 // about it.
 var ErrCredential = errors.New("the API server refuses the gateway's own credential")
 
+// ErrIdentity says that a request has no identity that could be sent, and was
+// not sent.
+var ErrIdentity = errors.New("impersonate")
+
 // RoundTrip implements http.RoundTripper. The request's header must be the
 // caller's own to give: it is changed.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -70,7 +74,7 @@ func (t *Transport) prepare(r *http.Request) ([]string, error) {
 	identity, _ := r.Context().Value(identityKey{}).(*Identity)
 	if identity != nil || !t.Bare {
 		if err := identity.write(r.Header); err != nil {
-			return nil, fmt.Errorf("impersonate: %w", err)
+			return nil, fmt.Errorf("%w: %v", ErrIdentity, err)
 		}
 	}
 	credential, err := t.Token.authorization()

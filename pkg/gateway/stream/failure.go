@@ -63,6 +63,8 @@ func classify(ctx context.Context, err error) *Failure {
 		return &Failure{Refusal: TooLarge(tooLarge.Limit), Err: err}
 	case ctx.Err() != nil:
 		return &Failure{Refusal: &wire.Refusal{Reason: wire.ReasonUpstream, Code: statusClientGone, Message: "the client went away"}, Err: ErrGone}
+	case errors.Is(err, impersonate.ErrIdentity):
+		return failure("", err, wire.ReasonInternal, askAdmin, "the gateway could not say in whose name to ask")
 	case errors.Is(err, impersonate.ErrCredential):
 		f := failure(KindCredential, err, wire.ReasonUpstream, askAdmin, "the cluster does not accept the gateway's own credential at the moment")
 		f.Refusal.Code = http.StatusServiceUnavailable
