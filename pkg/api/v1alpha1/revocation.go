@@ -40,4 +40,13 @@ type RevocationSpec struct {
 type RevocationStatus struct {
 	// Epoch from which on the revocation holds, GENERATION.SEQUENCE.
 	Epoch string `json:"epoch,omitempty"`
+	// People whom the gateway knew by the name in Spec.User when it took effect.
+	// They stay revoked under whatever name they come later.
+	People []RevokedPerson `json:"people,omitempty"`
+}
+
+// RevokedPerson is a person as his issuer knows him.
+type RevokedPerson struct {
+	Issuer  string `json:"issuer"`
+	Subject string `json:"subject"`
 }

@@ -71,7 +71,7 @@ func (r *Revocation) Validate(now time.Time) []Problem {
 	if len(s.Roles) > 0 {
 		p.add("spec.roles", "is set by the gateway; to take a role from everybody set role")
 	}
-	if r.Status != (RevocationStatus{}) {
+	if r.Status.Epoch != "" || r.Status.People != nil {
 		p.add("status", "is set by the gateway; leave it out")
 	}
 	return p

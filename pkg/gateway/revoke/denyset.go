@@ -13,6 +13,8 @@ type denySet struct {
 	epoch wire.Epoch
 	// named by kind, then by value.
 	named map[string]map[string]revocation
+	// people of revoked names, by issuer and subject: a name can be changed.
+	people map[v1alpha1.RevokedPerson]revocation
 	// changes are roles taken from one session.
 	changes map[wire.SessionID][]change
 }
@@ -31,7 +33,7 @@ type change struct {
 // is unclear would be a hole, but the store lets none in (v1alpha1 validation),
 // and here it matches nothing.
 func newDenySet(revocations []*v1alpha1.Revocation, epoch wire.Epoch) *denySet {
-	s := &denySet{epoch: epoch, named: map[string]map[string]revocation{}, changes: map[wire.SessionID][]change{}}
+	s := &denySet{epoch: epoch, named: map[string]map[string]revocation{}, people: map[v1alpha1.RevokedPerson]revocation{}, changes: map[wire.SessionID][]change{}}
 	for _, r := range revocations {
 		kind, value, ok := r.Spec.Target()
 		if !ok {
@@ -46,6 +48,9 @@ func newDenySet(revocations []*v1alpha1.Revocation, epoch wire.Epoch) *denySet {
 			s.named[kind] = map[string]revocation{}
 		}
 		s.named[kind][value] = entry
+		for _, person := range r.Status.People {
+			s.people[person] = entry
+		}
 	}
 	return s
 }
@@ -77,6 +82,9 @@ func (s *denySet) check(f *Facts) *wire.Refusal {
 		return nil
 	}
 	if r, ok := s.find(v1alpha1.RevokedUser, string(f.User.Name)); ok {
+		return r.refuse(wire.ReasonRevoked, "user %s was revoked", f.User.Name)
+	}
+	if r, ok := s.people[v1alpha1.RevokedPerson{Issuer: string(f.User.Issuer), Subject: string(f.User.Subject)}]; ok && f.User.Subject != "" {
 		return r.refuse(wire.ReasonRevoked, "user %s was revoked", f.User.Name)
 	}
 	for _, group := range f.Groups {

@@ -224,6 +224,32 @@ func TestUserStaysOut(t *testing.T) {
 	}
 }
 
+// Another name opens nothing to a person who was known by the revoked one.
+func TestRenamedUserStaysOut(t *testing.T) {
+	t.Parallel()
+	r := New()
+	list := revocations(v1alpha1.RevocationSpec{User: "alice"})
+	list[0].Status.People = []v1alpha1.RevokedPerson{{Issuer: "https://idp", Subject: "1"}}
+	alicia := Facts{User: wire.User{Issuer: "https://idp", Subject: "1", Name: "alicia"}}
+	cut := make(chan *wire.Refusal, 1)
+	defer r.Register(alicia, func(refusal *wire.Refusal) { cut <- refusal })()
+	if n := r.Apply(list, at(1)); n != 1 {
+		t.Fatalf("cut %d", n)
+	}
+	if got := <-cut; got.Reason != wire.ReasonRevoked || got.Message != "user alicia was revoked" {
+		t.Errorf("%+v", got)
+	}
+	for _, other := range []wire.User{
+		{Issuer: "https://idp", Subject: "2", Name: "alicia"},
+		{Issuer: "https://other", Subject: "1", Name: "alicia"},
+		{Name: "alicia"},
+	} {
+		if refusal := r.Check(Facts{User: other}); refusal != nil {
+			t.Errorf("%+v: %v", other, refusal)
+		}
+	}
+}
+
 func TestSessionChangeSubtracts(t *testing.T) {
 	t.Parallel()
 	r := New()

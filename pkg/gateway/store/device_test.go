@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -311,5 +312,41 @@ func TestNameThatIsTaken(t *testing.T) {
 	}
 	if got := len(digest("x")); got != 64 {
 		t.Errorf("a name has %d digits, want all of SHA-256", got)
+	}
+}
+
+// Who is known by a revoked name is remembered as the issuer knows him.
+func TestRevokedNameKeepsItsPeople(t *testing.T) {
+	t.Parallel()
+	s := open(t, directory(t, minimal), Options{})
+	ctx := t.Context()
+	if _, err := s.ObserveDevice(ctx, laptop, seen("alice")); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for id, user := range map[wire.SessionID]wire.User{
+		"s1": {Issuer: "https://idp", Subject: "alice-sub", Name: "alice"},
+		"s2": {Issuer: "https://idp", Subject: "alice-2", Name: "alice"},
+		"s3": {Issuer: "https://idp", Subject: "bob-sub", Name: "bob"},
+	} {
+		if err := s.PutSession(ctx, SessionRecord{ID: id, User: user, Issued: now, End: now.Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, spec := range []v1alpha1.RevocationSpec{{User: "alice"}, {User: "nobody"}, {Group: "alice"}} {
+		if _, err := s.Revoke(ctx, spec, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := [][]v1alpha1.RevokedPerson{{{Issuer: "https://idp", Subject: "alice-2"}, {Issuer: "https://idp", Subject: "alice-sub"}}, nil, nil}
+	for range 2 {
+		var got [][]v1alpha1.RevokedPerson
+		for _, r := range s.Snapshot().Revocations {
+			got = append(got, r.Status.People)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		s = reopen(t, s, Options{})
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -108,6 +109,7 @@ func (s *state) revoke(r *v1alpha1.Revocation) {
 	added := r.DeepCopy()
 	added.Name = name
 	added.Status.Epoch = s.epoch().String()
+	added.Status.People = s.people(added.Spec.User)
 	// A newer change of a session takes the place of those it includes.
 	superseded := func(old *v1alpha1.Revocation) bool {
 		return isChange(&old.Spec) && old.Spec.Session == added.Spec.Session && includes(added.Spec.Roles, old.Spec.Roles)
@@ -136,6 +138,28 @@ func (s *state) nameFor(r *v1alpha1.Revocation) (name string, held bool) {
 	}
 	// Two targets of one SHA-256; a name that stands twice still denies.
 	return name, false
+}
+
+// people are those who have this name in what is known of sessions and devices.
+func (s *state) people(name string) []v1alpha1.RevokedPerson {
+	if name == "" {
+		return nil
+	}
+	var found []v1alpha1.RevokedPerson
+	for _, r := range s.Sessions {
+		if string(r.User.Name) == name {
+			found = append(found, v1alpha1.RevokedPerson{Issuer: string(r.User.Issuer), Subject: string(r.User.Subject)})
+		}
+	}
+	for _, d := range s.Devices {
+		if d.Owner == name && d.OwnerSubject != "" {
+			found = append(found, v1alpha1.RevokedPerson{Issuer: d.OwnerIssuer, Subject: d.OwnerSubject})
+		}
+	}
+	slices.SortFunc(found, func(a, b v1alpha1.RevokedPerson) int {
+		return cmp.Or(strings.Compare(a.Issuer, b.Issuer), strings.Compare(a.Subject, b.Subject))
+	})
+	return slices.Compact(found)
 }
 
 // setRevocations replaces the list; snapshots keep the old one.
