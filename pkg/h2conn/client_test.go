@@ -7,8 +7,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,12 @@ func TestRefused(t *testing.T) {
 				Reason: wire.ReasonInternal, Message: "the gateway answered 403 Forbidden", Code: 403,
 			}},
 		},
+		"with an empty reason": {
+			func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(HeaderRefusal, "{}"); w.WriteHeader(403) },
+			&RefusedError{Status: 403, Refusal: &wire.Refusal{
+				Reason: wire.ReasonInternal, Message: "the gateway answered 403 Forbidden", Code: 403,
+			}},
+		},
 		"204 is no stream": {
 			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
 			&RefusedError{Status: 204, Refusal: &wire.Refusal{
@@ -122,6 +129,83 @@ func TestRefused(t *testing.T) {
 			check("response", err)
 			eventually(t, func() bool { return client.Streams() == 0 })
 		})
+	}
+}
+
+// TestRefuseASCII: nothing but ASCII goes into the header.
+func TestRefuseASCII(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	Refuse(w, wire.Refuse(wire.ReasonLimit, "", "zu viele Ströme\x7f\n\u2028 🚫"))
+	const want = `{"reason":"limit","message":"zu viele Str\u00f6me\u007f\n\u2028 \ud83d\udeab"}`
+	if got := w.Header().Get(HeaderRefusal); got != want || w.Code != http.StatusTooManyRequests {
+		t.Errorf("status %d, header\n%s\nwant\n%s", w.Code, got, want)
+	}
+}
+
+// TestServerEndsFirst: a server that can half-close, as net/http's cannot, still
+// gets what the client has to say.
+func TestServerEndsFirst(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	received := make(chan string, 1)
+	go func() { received <- halfClosingServer(far) }()
+	client, err := NewClient(near, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	stream := connect(t, client)
+	if text, err := io.ReadAll(stream); string(text) != "bye" || err != nil {
+		t.Errorf("read %q, %v", text, err)
+	}
+	for _, text := range []string{"still", " ", "here"} {
+		if _, err := io.WriteString(stream, text); err != nil {
+			t.Errorf("write after the server's half-close: %v", err)
+		}
+	}
+	stream.CloseWrite()
+	if text := <-received; text != "still here" {
+		t.Errorf("the server received %q", text)
+	}
+}
+
+// halfClosingServer speaks just enough HTTP/2 to answer one CONNECT with "bye" and
+// a half-close, and returns what it then receives.
+func halfClosingServer(conn net.Conn) string {
+	defer conn.Close()
+	io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
+	writes := make(chan func(), 10) // net.Pipe knows no buffer
+	defer close(writes)
+	go func() {
+		for write := range writes {
+			write()
+		}
+	}()
+	framer := http2.NewFramer(conn, conn)
+	var received []byte
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return err.Error()
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				writes <- func() { framer.WriteSettings(); framer.WriteSettingsAck() }
+			}
+		case *http2.HeadersFrame:
+			id := frame.StreamID
+			writes <- func() {
+				framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+				framer.WriteData(id, true, []byte("bye"))
+			}
+		case *http2.DataFrame:
+			received = append(received, frame.Data()...)
+			if frame.StreamEnded() {
+				return string(received)
+			}
+		}
 	}
 }
 
@@ -329,13 +413,14 @@ func TestPeerVanishes(t *testing.T) {
 	t.Run("server", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			_, stream, other, c, s := start(t)
+			client, stream, other, c, s := start(t)
 			time.Sleep(time.Hour) // an idle connection lives on
 			begin := time.Now()
-			s.swallow()
+			s.vanish()
 			if _, err := stream.Read(make([]byte, 1)); err == nil || time.Since(begin) > limit {
 				t.Errorf("noticed after %s: %v", time.Since(begin), err)
 			}
+			<-client.Done()
 			other.Close()
 			c.Conn.Close()
 			s.Conn.Close()
@@ -346,7 +431,7 @@ func TestPeerVanishes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			client, stream, other, c, s := start(t)
 			begin := time.Now()
-			c.swallow()
+			c.vanish()
 			if _, err := other.Read(make([]byte, 1)); err == nil || time.Since(begin) > limit {
 				t.Errorf("noticed after %s: %v", time.Since(begin), err)
 			}
@@ -359,28 +444,27 @@ func TestPeerVanishes(t *testing.T) {
 	})
 }
 
-// blackHole is a connection whose other side may vanish without a word: once it
-// swallows, what this side writes is lost.
+// blackHole is the connection of somebody who may vanish without a word: from then
+// on nothing that he writes, not even his end, reaches the other side.
 type blackHole struct {
 	net.Conn
-	mu   sync.Mutex
-	gone bool
+	gone atomic.Bool
 }
 
-func (b *blackHole) swallow() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.gone = true
-}
+func (b *blackHole) vanish() { b.gone.Store(true) }
 
 func (b *blackHole) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	gone := b.gone
-	b.mu.Unlock()
-	if gone {
+	if b.gone.Load() {
 		return len(p), nil
 	}
 	return b.Conn.Write(p)
+}
+
+func (b *blackHole) Close() error {
+	if b.gone.Load() {
+		return b.Conn.SetDeadline(time.Unix(1, 0))
+	}
+	return b.Conn.Close()
 }
 
 // eventually waits until condition holds.

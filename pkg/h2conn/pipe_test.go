@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -113,6 +114,22 @@ func TestPipeEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDeadlineFiresLate: a timer that comes when another deadline was set already
+// does nothing.
+func TestDeadlineFiresLate(t *testing.T) {
+	t.Parallel()
+	var p pipe
+	p.init()
+	for name, at := range map[string]time.Time{"none": {}, "later": time.Now().Add(time.Hour)} {
+		p.readDeadline.set(at)
+		p.readDeadline.fire()
+		if p.readDeadline.passed {
+			t.Errorf("%s: has passed", name)
+		}
+	}
+	p.readDeadline.set(time.Time{})
 }
 
 // readerWithEOF makes io.ReadAll tell io.EOF, too.
