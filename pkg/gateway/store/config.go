@@ -35,6 +35,10 @@ type Config struct {
 // ConfigError is every problem of a configuration at once.
 type ConfigError struct {
 	Problems []manifest.Error
+
+	// denials are objects that only take away and that have no fault of their
+	// own: those of files that could be read.
+	denials *Config
 }
 
 func (e *ConfigError) Error() string {
@@ -56,14 +60,20 @@ func LoadConfig(ctx context.Context, dir string, now time.Time) (*Config, error)
 	var objects []manifest.Object
 	var problems []manifest.Error
 	readable := true
+	denials := &Config{}
 	for _, f := range t.files {
 		c.Files = append(c.Files, f.path)
 		found, errs := manifest.Decode(f.path, f.data)
+		decoded := len(errs) == 0
 		for _, e := range errs {
 			readable = readable && e.Field != "" && e.Field != "kind" && e.Field != "apiVersion"
 		}
 		for i := range found {
-			errs = append(errs, found[i].Check(now)...)
+			own := found[i].Check(now)
+			if decoded && len(own) == 0 {
+				denials.deny(found[i].Object)
+			}
+			errs = append(errs, own...)
 		}
 		objects, problems = append(objects, found...), append(problems, errs...)
 	}
@@ -77,9 +87,24 @@ func LoadConfig(ctx context.Context, dir string, now time.Time) (*Config, error)
 		problems = slices.CompactFunc(problems, func(a, b manifest.Error) bool {
 			return a.File == b.File && a.Line == b.Line && a.Field == b.Field
 		})
-		return nil, &ConfigError{Problems: problems}
+		// What a denial may name: a slip must not lie in wait for whatever gets
+		// that name one day.
+		denials.Roles, denials.Clusters = c.Roles, c.Clusters
+		return nil, &ConfigError{Problems: problems, denials: denials}
 	}
 	return c, nil
+}
+
+// deny keeps what can only take away.
+func (c *Config) deny(object v1alpha1.Object) {
+	switch object := object.(type) {
+	case *v1alpha1.Device:
+		if object.Spec.Revoked {
+			c.Devices = append(c.Devices, object)
+		}
+	case *v1alpha1.Revocation:
+		c.Revocations = append(c.Revocations, object)
+	}
 }
 
 // add sorts objects by kind and refuses a name that stands twice.

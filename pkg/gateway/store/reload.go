@@ -21,8 +21,9 @@ const (
 	gather = 20 * time.Millisecond
 )
 
-// Reload reads config/ now. On error the old snapshot stays, whole; a
-// *ConfigError names every problem.
+// Reload reads config/ now. On error the old configuration stays, whole; a
+// *ConfigError names every problem. Only what takes away and has no fault of its
+// own, a Revocation or a revoked Device, comes into force all the same.
 func (s *Store) Reload(ctx context.Context) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
@@ -47,6 +48,13 @@ func (s *Store) Reload(ctx context.Context) error {
 
 func (s *Store) reload(ctx context.Context) error {
 	c, err := LoadConfig(ctx, s.config, s.now())
+	var faulty *ConfigError
+	if errors.As(err, &faulty) && s.current.Load() != nil {
+		if failed := s.takeDenials(ctx, faulty.denials); failed != nil {
+			// Not a *ConfigError: Run tries again without a change of the files.
+			return fmt.Errorf("%v; and revocations in the files that can be read are not in force: %v", err, failed)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -55,13 +63,8 @@ func (s *Store) reload(ctx context.Context) error {
 	}
 	// What must outlive its file goes to the disk before anything is in force;
 	// it holds from there on, with the old configuration too.
-	s.mu.Lock()
-	imports := s.imports(c)
-	s.mu.Unlock()
-	for some := range slices.Chunk(imports, 256) {
-		if err := s.commit(ctx, some...); err != nil {
-			return fmt.Errorf("import revocations: %w", err)
-		}
+	if _, err := s.importAll(ctx, c); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.loaded = c
@@ -73,6 +76,42 @@ func (s *Store) reload(ctx context.Context) error {
 	}
 	return nil
 }
+
+// importAll puts the revocations of c in force for good and says how many were
+// not before.
+func (s *Store) importAll(ctx context.Context, c *Config) (int, error) {
+	s.mu.Lock()
+	imports := s.imports(c)
+	s.mu.Unlock()
+	for some := range slices.Chunk(imports, 256) {
+		if err := s.commit(ctx, some...); err != nil {
+			return 0, fmt.Errorf("import revocations: %w", err)
+		}
+	}
+	return len(imports), nil
+}
+
+// takeDenials puts in force what a configuration that is otherwise refused takes
+// away: somebody who locks a thief out must not wait for a slip in another file
+// to be found.
+func (s *Store) takeDenials(ctx context.Context, c *Config) error {
+	s.mu.Lock()
+	roles, clusters := append(names(c.Roles), names(s.loaded.Roles)...), append(names(c.Clusters), names(s.loaded.Clusters)...)
+	s.mu.Unlock()
+	denials := &Config{Devices: c.Devices}
+	for _, r := range c.Revocations {
+		if known(r.Spec.Role, roles) && known(r.Spec.Cluster, clusters) {
+			denials.Revocations = append(denials.Revocations, r)
+		}
+	}
+	n, err := s.importAll(ctx, denials)
+	if n > 0 {
+		s.log.Warn("configuration is faulty; the revocations in it hold all the same", "revocations", n)
+	}
+	return err
+}
+
+func known(name string, names []string) bool { return name == "" || slices.Contains(names, name) }
 
 // snapshot builds the present one from configuration and state; the caller
 // holds mu.

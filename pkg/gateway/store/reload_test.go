@@ -371,3 +371,69 @@ func TestUnstableTree(t *testing.T) {
 		}
 	})
 }
+
+// What takes away holds at once, though a slip elsewhere keeps the rest of the
+// configuration out.
+func TestRevocationsOfAFaultyConfigurationHold(t *testing.T) {
+	t.Parallel()
+	log, lines := logged()
+	dir := directory(t, minimal+roleDev)
+	s := open(t, dir, Options{Logger: log})
+	if _, err := s.ObserveDevice(t.Context(), laptop, seen("alice")); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	version := s.Snapshot().Version
+
+	put(t, dir, "slip.yaml", revocation("unread", "user: unread")+"---\nkind: [")
+	put(t, dir, "policy.yaml", header+"kind: AccessPolicy\nmetadata: {name: p}\nspec: {roles: [nobody], clusters: [prod]}\n"+revocation("beside", "user: bob"))
+	put(t, dir, "revoked.yaml", revocation("thief", "user: mallory")+device(string(laptop), "revoked: true")+
+		revocation("role", "role: dev")+revocation("typo", "role: devv")+revocation("two", "user: a, group: b"))
+	put(t, dir, "grant.yaml", device("bbbbbbbbbbbbbbbbbbbb", "approved: true"))
+	want := []string{"user bob", "user mallory", "role dev", "device " + string(laptop)}
+	eventually(t, 5*time.Second, "revocations hold", func() bool { return len(targets(s)) >= len(want) })
+	if diff := cmp.Diff(want, targets(s)); diff != "" {
+		t.Error(diff)
+	}
+	next := s.Snapshot()
+	if d, _ := next.Device(laptop); !d.Spec.Revoked {
+		t.Errorf("%+v", d)
+	}
+	if _, ok := next.Device("bbbbbbbbbbbbbbbbbbbb"); ok || next.Version != version || len(next.Policies) != 0 {
+		t.Errorf("more than revocations was taken: %+v", next)
+	}
+	if !strings.Contains(lines(), "the revocations in it hold all the same") {
+		t.Error(lines())
+	}
+	size := func() int64 { s.mu.Lock(); defer s.mu.Unlock(); return int64(s.st.Sequence) }
+	before := size()
+	if err := s.Reload(t.Context()); err == nil || size() != before {
+		t.Errorf("read again: %v, written %d times", err, size()-before)
+	}
+	// They stay when the files are gone.
+	for _, name := range []string{"slip.yaml", "policy.yaml", "revoked.yaml", "grant.yaml"} {
+		put(t, dir, name, "")
+	}
+	if err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, targets(s)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Run tries again, without a change of the files, what is no fault of the files
+// alone: a revocation that could not be written.
+func TestRevocationsOfAFaultyConfigurationAreNotForgotten(t *testing.T) {
+	t.Parallel()
+	dir := directory(t, minimal)
+	s := open(t, dir, Options{})
+	put(t, dir, "revoked.yaml", revocation("thief", "user: mallory")+revocation("typo", "role: devv"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Reload(t.Context())
+	if err == nil || errors.As(err, new(*ConfigError)) || !strings.Contains(err.Error(), "not in force") {
+		t.Errorf("a store that cannot write: %v", err)
+	}
+}
