@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -90,22 +91,10 @@ func parseAuthority(path string, data []byte, key *ecdsa.PrivateKey, c constrain
 	if !cert.IsCA || len(cert.ExtKeyUsage) != 1 || cert.ExtKeyUsage[0] != c.usage {
 		return nil, fmt.Errorf("%s: not an authority for this purpose", path)
 	}
-	if !equalStrings(cert.PermittedDNSDomains, c.domains) {
+	if !slices.Equal(cert.PermittedDNSDomains, c.domains) {
 		return nil, fmt.Errorf("%s: made for the names %q, the configuration needs %q: a domain cannot change under an authority that laptops pin", path, cert.PermittedDNSDomains, c.domains)
 	}
 	return cert, nil
-}
-
-func equalStrings(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func selfSign(key *ecdsa.PrivateKey, c constraints, now time.Time) (*x509.Certificate, error) {

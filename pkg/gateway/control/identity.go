@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,21 +77,12 @@ func requiredClaims(required map[string]string, claims map[string]json.RawMessag
 		var many []string
 		switch {
 		case json.Unmarshal(claims[name], &one) == nil && one == want && claims[name] != nil:
-		case json.Unmarshal(claims[name], &many) == nil && contains(many, want):
+		case json.Unmarshal(claims[name], &many) == nil && slices.Contains(many, want):
 		default:
 			return errors.New("a claim that this gateway requires is missing or has another value")
 		}
 	}
 	return nil
-}
-
-func contains(list []string, want string) bool {
-	for _, s := range list {
-		if s == want {
-			return true
-		}
-	}
-	return false
 }
 
 // username reads the name claim. An e-mail address is a name only when the

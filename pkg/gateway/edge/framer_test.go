@@ -3,8 +3,8 @@ package edge
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"flag"
 	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -14,12 +14,10 @@ import (
 
 type privateKey = *ecdsa.PrivateKey
 
-// full runs counts in full, as make soak does.
-var full = flag.Bool("full", false, "run repetitions in full")
-
-// count is how often something is repeated: a twentieth without -full.
+// count is how often something is repeated: in full with ZT_SOAK, a twentieth
+// without.
 func count(n int) int {
-	if *full {
+	if os.Getenv("ZT_SOAK") != "" {
 		return n
 	}
 	return n / 20
