@@ -173,27 +173,37 @@ func (ps *ports) add(ctx context.Context, addr string, remote bool, open, owner 
 	return p, nil
 }
 
-// drop closes the extra ports of a profile that match number, or all with 0.
+// drop closes the extra ports of a profile that match number, or all with 0, and
+// says how many they were.
 func (ps *ports) drop(n profile.Name, number int) int {
 	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	before := len(ps.extra)
+	var gone []*port
 	ps.extra = slices.DeleteFunc(ps.extra, func(p *port) bool {
-		gone := p.owner == n && (number == 0 || p.number() == number)
-		if gone {
-			p.close()
+		match := p.owner == n && (number == 0 || p.number() == number)
+		if match {
+			gone = append(gone, p)
 		}
-		return gone
+		return match
 	})
-	return before - len(ps.extra)
+	ps.mu.Unlock()
+	closeAll(gone)
+	return len(gone)
+}
+
+// closeAll must be called without ps.mu: a connection that is being served may
+// be waiting for it.
+func closeAll(gone []*port) {
+	for _, p := range gone {
+		p.close()
+	}
 }
 
 // forget withdraws a profile's secret and, with the last one, the port.
 func (ps *ports) forget(n profile.Name) error {
 	ps.drop(n, 0)
 	ps.mu.Lock()
-	defer ps.mu.Unlock()
 	if _, ok := ps.local.Secrets[n]; !ok {
+		ps.mu.Unlock()
 		return nil
 	}
 	secrets := map[profile.Name]string{}
@@ -203,11 +213,15 @@ func (ps *ports) forget(n profile.Name) error {
 		}
 	}
 	ps.local.Secrets = secrets
+	var gone []*port
 	if len(secrets) == 0 && ps.main != nil {
-		ps.main.close()
+		gone = append(gone, ps.main)
 		ps.main = nil
 	}
-	return ps.home.SaveLocal(ps.local)
+	local := ps.local
+	ps.mu.Unlock()
+	closeAll(gone)
+	return ps.home.SaveLocal(local)
 }
 
 // numbers are the ports that a kubeconfig may rightly name.

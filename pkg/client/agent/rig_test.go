@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/kube-zt/zt/pkg/client/agent"
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
@@ -27,10 +25,6 @@ import (
 	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
 
 // rig is a person at a laptop: a real identity provider, a small gateway, and an
 // agent in this process behind its real socket.

@@ -429,7 +429,10 @@ func (a *Agent) evict(n profile.Name) {
 	a.mu.Unlock()
 	if r != nil {
 		close(r.stop)
-		<-r.done
+		select {
+		case <-r.done:
+		case <-a.finished:
+		}
 	}
 }
 

@@ -2,12 +2,15 @@ package session
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/client/login"
 	"github.com/kube-zt/zt/pkg/client/profile"
+	"github.com/kube-zt/zt/pkg/trust"
 )
 
 // idp is the person's login at his issuer. Only a flight that holds mu talks to
@@ -20,10 +23,26 @@ type idp struct {
 	spent error
 }
 
-func loginConfig(p *profile.Profile, c *clock) login.Config {
-	return login.Config{
-		Issuer: p.OIDC.Issuer, ClientID: p.OIDC.ClientID, Scopes: p.OIDC.Scopes, CAPEM: []byte(p.OIDC.CA), Now: c.Now,
+// loginConfig is the issuer of p, reached the way the gateway is: through the
+// corporate proxy, and never through the agent's own port, which the person may
+// have put into HTTPS_PROXY for kubectl's sake.
+func (s *Session) loginConfig(p *profile.Profile) login.Config {
+	c := login.Config{
+		Issuer: p.OIDC.Issuer, ClientID: p.OIDC.ClientID, Scopes: p.OIDC.Scopes, CAPEM: []byte(p.OIDC.CA), Now: s.clock.Now,
 	}
+	var roots *x509.CertPool // the system's
+	if p.OIDC.CA != "" {
+		ca, err := parsePEM(p.OIDC.CA)
+		if err != nil {
+			return c // login.New says what is wrong with it
+		}
+		roots = poolOf(ca...)
+	}
+	c.Transport = &http.Transport{
+		DialContext: s.deps.Dial, TLSClientConfig: trust.IssuerClient(roots), TLSHandshakeTimeout: answerLimit,
+		MaxResponseHeaderBytes: 64 << 10, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
+	}
+	return c
 }
 
 // personEvidence is what the issuer says about the person now: a refreshed ID token,
@@ -34,17 +53,17 @@ type personEvidence struct {
 
 // refresh asks the issuer once. The new refresh token is kept before anything
 // else can fail.
-func (i *idp) refresh(ctx context.Context, p *profile.Profile, c *clock) (personEvidence, error) {
+func (i *idp) refresh(ctx context.Context, issuer login.Config, now func() time.Time) (personEvidence, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.spent != nil {
 		return personEvidence{}, i.spent
 	}
 	if i.tokens.RefreshToken == "" {
-		return i.userinfo(c), nil
+		return i.userinfo(now()), nil
 	}
 	if i.client == nil {
-		client, err := login.New(ctx, loginConfig(p, c))
+		client, err := login.New(ctx, issuer)
 		if err != nil {
 			return personEvidence{}, err
 		}
@@ -68,7 +87,7 @@ func (i *idp) refresh(ctx context.Context, p *profile.Profile, c *clock) (person
 	if got.IDToken != "" {
 		return personEvidence{idToken: got.IDToken}, nil
 	}
-	return i.userinfo(c), nil
+	return i.userinfo(now()), nil
 }
 
 // exhaust notes that the issuer's word no longer does.
@@ -80,15 +99,15 @@ func (i *idp) exhaust() {
 
 // userinfo offers the access token while it lasts, which its issuer has said in
 // seconds from then and x/oauth2 in this machine's time. i.mu is held.
-func (i *idp) userinfo(c *clock) personEvidence {
-	if i.tokens.AccessToken != "" && (i.tokens.Expiry.IsZero() || c.now().Add(spare).Before(i.tokens.Expiry)) {
+func (i *idp) userinfo(now time.Time) personEvidence {
+	if i.tokens.AccessToken != "" && (i.tokens.Expiry.IsZero() || now.Add(spare).Before(i.tokens.Expiry)) {
 		return personEvidence{accessToken: i.tokens.AccessToken}
 	}
 	return personEvidence{}
 }
 
 // revoke ends the login at the issuer. ErrUnsupported is for the caller to weigh.
-func (i *idp) revoke(ctx context.Context, p *profile.Profile, c *clock) error {
+func (i *idp) revoke(ctx context.Context, issuer login.Config) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	token := i.tokens.RefreshToken
@@ -97,7 +116,7 @@ func (i *idp) revoke(ctx context.Context, p *profile.Profile, c *clock) error {
 		return nil
 	}
 	if i.client == nil {
-		client, err := login.New(ctx, loginConfig(p, c))
+		client, err := login.New(ctx, issuer)
 		if err != nil {
 			return err
 		}

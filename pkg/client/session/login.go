@@ -50,7 +50,7 @@ func (s *Session) Login(ctx context.Context, pr Prompt) error {
 	pr.Progress("opening the session")
 	issued, err := s.open(ctx, check, provider, pr.DeviceCode)
 	if err != nil {
-		_ = provider.revoke(ctx, p, s.clock)
+		_ = provider.revoke(ctx, s.loginConfig(p))
 		provider.close()
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Session) deviceCheck(ctx context.Context, purpose string, proof *ecdsa.
 // signIn sends the person to his issuer.
 func (s *Session) signIn(ctx context.Context, p *profile.Profile, pr Prompt, check *wire.DeviceCheck) (*idp, error) {
 	pr.Progress("signing in at " + string(p.OIDC.Issuer))
-	cfg := loginConfig(p, s.clock)
+	cfg := s.loginConfig(p)
 	cfg.OpenBrowser, cfg.Stderr, cfg.NoQR = pr.Open, pr.Out, !pr.QR
 	client, err := login.New(ctx, cfg)
 	if err != nil {
@@ -204,7 +204,7 @@ func (s *Session) dismiss(ctx context.Context, old *live) {
 	if err := old.control.call(ctx, http.MethodPost, wire.PathLogout, struct{}{}, nil); err != nil {
 		s.deps.Log.Debug("old session not ended at the gateway", "error", fault.Of(err).What)
 	}
-	_ = old.idp.revoke(ctx, s.profile.Load(), s.clock)
+	_ = old.idp.revoke(ctx, s.loginConfig(s.profile.Load()))
 	old.idp.close()
 }
 
@@ -214,7 +214,8 @@ func (s *Session) tunnelTLS(l *live, p *profile.Profile, ca []*x509.Certificate)
 		return trust.TunnelClient(p.TunnelName(), poolOf(ca...), func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			id := l.identity.Load()
 			if !id.valid(s.clock.Now()) {
-				return nil, fault.New(fault.ExitLogin, "kubectl zt login", "the session's certificate has expired").Because(wire.ReasonSessionEnded)
+				// No wire reason: whoever dials now was too late, a renewal may still come.
+				return nil, fault.New(fault.ExitLogin, "kubectl zt login", "the session's certificate has expired")
 			}
 			return id.cert, nil
 		})
@@ -244,7 +245,7 @@ func (s *Session) Enroll(ctx context.Context, pr Prompt) (wire.DeviceState, erro
 		return state, err
 	}
 	defer provider.close()
-	defer func() { _ = provider.revoke(ctx, p, s.clock) }()
+	defer func() { _ = provider.revoke(ctx, s.loginConfig(p)) }()
 	err = s.call(ctx, http.MethodPost, wire.PathDeviceEnroll, wire.EnrollRequest{TXN: check.TXN, IDToken: provider.tokens.IDToken.Reveal()}, &state)
 	return state, err
 }

@@ -43,7 +43,7 @@ func (s *Session) Logout(ctx context.Context) Farewell {
 		}
 	}
 	ictx, cancel := context.WithTimeout(ctx, logoutLimit)
-	err = l.idp.revoke(ictx, s.profile.Load(), s.clock)
+	err = l.idp.revoke(ictx, s.loginConfig(s.profile.Load()))
 	cancel()
 	if err != nil && !errors.Is(err, login.ErrUnsupported) {
 		f.Issuer = fault.Of(err).What

@@ -74,7 +74,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // the one renewal under way.
 func (s *Session) renew(ctx context.Context, l *live) error {
 	before := l.identity.Load()
-	_, err := s.flight(ctx, "renew", renewLimit, func(ctx context.Context) (any, error) {
+	_, err := s.flight(ctx, "renew "+string(before.who.Session), renewLimit, func(ctx context.Context) (any, error) {
 		if l.identity.Load() != before { // renewed while we came
 			return nil, nil
 		}
@@ -86,7 +86,7 @@ func (s *Session) renew(ctx context.Context, l *live) error {
 func (s *Session) renewOnce(ctx context.Context, l *live, id *identity) error {
 	p := s.profile.Load()
 	valid := id.valid(s.clock.Now())
-	person, err := l.idp.refresh(ctx, p, s.clock)
+	person, err := l.idp.refresh(ctx, s.loginConfig(p), s.deps.Now)
 	if errors.Is(err, login.ErrReloginNeeded) {
 		why := fault.New(fault.ExitLogin, "kubectl zt login", "your identity provider wants a new login").Because(wire.ReasonLoginRequired)
 		if !valid {

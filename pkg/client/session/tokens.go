@@ -90,7 +90,7 @@ func (s *Session) Token(ctx context.Context, n wire.ClusterName) (login.Secret, 
 
 // mint asks control for a token; callers for one cluster share the question.
 func (s *Session) mint(ctx context.Context, l *live, n wire.ClusterName) (token, error) {
-	v, err := s.flight(ctx, "token "+string(n), mintLimit, func(ctx context.Context) (any, error) {
+	v, err := s.flight(ctx, "token "+string(l.identity.Load().who.Session)+" "+string(n), mintLimit, func(ctx context.Context) (any, error) {
 		var got wire.Token
 		sent := s.deps.Now()
 		err := l.control.call(ctx, http.MethodPost, wire.PathToken, wire.TokenRequest{Cluster: n}, &got)

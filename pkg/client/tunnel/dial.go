@@ -56,13 +56,13 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	if proxy == nil {
 		conn, err := plain.DialContext(ctx, network, addr)
 		if err != nil {
-			return nil, fault.New(fault.ExitUnreachable, "check the network", "gateway %s cannot be reached: %v", addr, err)
+			return nil, fault.New(fault.ExitUnreachable, "check the network", "%s cannot be reached: %v", addr, err)
 		}
 		return conn, nil
 	}
 	conn, err := d.through(ctx, proxy, addr)
 	if err != nil {
-		return nil, fault.New(fault.ExitUnreachable, "check HTTPS_PROXY and NO_PROXY", "gateway %s cannot be reached through proxy %s: %v", addr, proxy.Host, err)
+		return nil, fault.New(fault.ExitUnreachable, "check HTTPS_PROXY and NO_PROXY", "%s cannot be reached through proxy %s: %v", addr, proxy.Host, err)
 	}
 	return conn, nil
 }
