@@ -85,7 +85,7 @@ func (l *lockedBuffer) String() string {
 }
 
 var (
-	verificationURL = regexp.MustCompile(`https://\S+`)
+	verificationURL = regexp.MustCompile(`https://\S+/device\b`)
 	userCode        = regexp.MustCompile(`\b[A-Z]{4}-[A-Z]{4}\b`)
 )
 
@@ -105,11 +105,21 @@ func TestDeviceCode(t *testing.T) {
 	if res := alice.ZT(t.Context(), "logout"); res.Code != 0 {
 		t.Fatalf("logout: %v", res)
 	}
-	alice.SetUser("")
+	if out, err := loginByCode(t, s, alice, "alice"); err != nil {
+		t.Fatalf("login --device-code: %v\n%s", err, out)
+	}
+	res := alice.ZT(t.Context(), "status")
+	wantIn(t, res.Stdout, "alice@example.com")
+}
+
+// loginByCode logs in on l by a code that person approves in a browser of his own.
+func loginByCode(t *testing.T, s *stack.Stack, l *stack.Laptop, person string) (string, error) {
+	t.Helper()
+	l.SetUser("")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var stderr lockedBuffer
-	cmd := alice.Command(ctx, "kubectl-zt", "login", "--device-code")
+	cmd := l.Command(ctx, "kubectl-zt", "login", "--device-code", s.LoginURL)
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -122,15 +132,42 @@ func TestDeviceCode(t *testing.T) {
 	eventually(t, 20*time.Second, "URL and code are shown", func() bool {
 		return verificationURL.MatchString(stderr.String()) && userCode.MatchString(stderr.String())
 	})
-	if err := s.IdP.Browser().ApproveDevice(ctx, strings.TrimRight(verificationURL.FindString(stderr.String()), ".,"), userCode.FindString(stderr.String()), "alice"); err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
+	url := verificationURL.FindString(stderr.String())
+	if err := s.IdP.Browser().ApproveDevice(ctx, url, userCode.FindString(stderr.String()), person); err != nil {
+		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("login --device-code: %v\n%s", err, stderr.String())
-	}
-	res := alice.ZT(t.Context(), "status")
-	wantIn(t, res.Stdout, "alice@example.com")
+	err := cmd.Wait()
+	return stderr.String(), err
 }
+
+// V014: an attacker starts the flow on his machine and the victim, an
+// administrator, approves it. What he gets is of tier none: no role of hers, no
+// cluster, no token.
+func TestV014DeviceCodePhishing(t *testing.T) {
+	t.Parallel()
+	s := own(t, stack.Options{Configure: func(c *v1alpha1.GatewayConfiguration) {
+		c.Login.DeviceCode = true
+	}}, idp.Options{DeviceInterval: time.Second})
+	victim := admin(t, s)
+	attacker := laptop(t, s, "")
+	out, err := loginByCode(t, s, attacker, "carol")
+	t.Logf("the attacker sees (%v):\n%s", err, out)
+	if res := attacker.ZT(t.Context(), "clusters", "-o", "name"); strings.Contains(res.Stdout, stack.Cluster) {
+		t.Errorf("the attacker sees the cluster: %v", res)
+	}
+	if res := attacker.ZT(t.Context(), "connect", stack.Cluster); res.Code == 0 {
+		t.Errorf("the attacker is connected: %v", res)
+	}
+	if res := attacker.ZT(t.Context(), "credential", "--profile", Profile, "--cluster", stack.Cluster); res.Code == 0 || res.Stdout != "" {
+		t.Errorf("the attacker has a token: exit %d", res.Code)
+	}
+	if res := victim.Kubectl(t.Context(), "get", "nodes"); res.Code != 0 {
+		t.Errorf("the victim's own laptop: %v", res)
+	}
+}
+
+// Profile is the name that the client gives to the stack's gateway.
+const Profile = stack.Domain
 
 // Where the gateway does not allow the device code, the client does not try it.
 func TestDeviceCodeRefused(t *testing.T) {
