@@ -262,9 +262,9 @@ func TestNoMixUp(t *testing.T) {
 // together less than the 64 KiB that the gateway has for a whole watch, but for the
 // frame that the client of net/http2 keeps at hand.
 func TestIdleMemory(t *testing.T) {
-	const connections, limit = 5, serverFrame + 64<<10
+	const connections, large, limit = 5, 256 << 10, serverFrame + 64<<10
 	server := serveStreams(t, func(s *ServerStream) {
-		s.Write(make([]byte, 1<<20))
+		s.Write(make([]byte, large))
 		s.Write([]byte("tail")) // and then it is quiet
 		io.Copy(io.Discard, s)
 	})
@@ -279,12 +279,12 @@ func TestIdleMemory(t *testing.T) {
 	for i := range clients {
 		clients[i] = server.dial(t)
 		stream := connect(t, clients[i])
-		io.ReadFull(stream, make([]byte, 1<<20+4))
+		io.ReadFull(stream, make([]byte, large+4))
 		stream.Abort()
 	}
 	before := use()
-	const streams = connections * 80
-	body := make([]byte, 1<<20+4)
+	const streams = connections * 40
+	body := make([]byte, large+4)
 	for i := range streams {
 		stream := connect(t, clients[i%connections])
 		if _, err := io.ReadFull(stream, body); err != nil {
