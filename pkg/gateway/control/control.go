@@ -78,7 +78,7 @@ type Control struct {
 	drainOnce sync.Once
 
 	// records serialises read-modify-write of session records.
-	records sync.Mutex
+	records locks
 
 	mu    sync.Mutex
 	peers map[net.Conn]*peer // by the *tls.Conn

@@ -146,8 +146,7 @@ func (c *Control) endSession(ctx context.Context, p *peer) error {
 			return err
 		}
 	}
-	c.records.Lock()
-	defer c.records.Unlock()
+	defer c.records.lock(string(p.identity.Session))()
 	record, ok := c.o.Store.Session(p.identity.Session)
 	if !ok {
 		return nil

@@ -236,23 +236,23 @@ func (c *Control) issue(ctx context.Context, record store.SessionRecord, key *ec
 // errEnded says that a session was ended while it was being renewed.
 var errEnded = errors.New("the session has ended meanwhile")
 
-// putIssued writes the record of an issue, and subtracts the roles that the
-// person has lost since the last: less must hold before more is given. A session
-// that was ended since it was looked at stays so.
+// putIssued subtracts the roles that the person has lost since the last issue,
+// for less must hold before more is given, and writes the record of this one. A
+// session that was ended since it was looked at stays so.
 func (c *Control) putIssued(ctx context.Context, record store.SessionRecord) error {
-	c.records.Lock()
+	defer c.records.lock(string(record.ID))()
 	last, _ := c.o.Store.Session(record.ID)
 	if !last.Ended.IsZero() {
-		c.records.Unlock()
 		return errEnded
 	}
 	record.Roles = c.roles(c.o.Store.Snapshot(), record)
-	err := c.o.Store.PutSession(ctx, record)
-	c.records.Unlock()
-	if err != nil {
+	if err := c.subtract(ctx, record.ID, last.Roles, record.Roles); err != nil {
+		return err
+	}
+	if err := c.o.Store.PutSession(ctx, record); err != nil {
 		return fmt.Errorf("write session %s: %v", record.ID, err)
 	}
-	return c.subtract(ctx, record.ID, last.Roles, record.Roles)
+	return nil
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
@@ -87,39 +89,60 @@ func (c *Control) visible(snapshot *store.Snapshot, roles []wire.Role, name wire
 	return cluster, nil
 }
 
+// atOnce bounds how many sessions are written at a time. Those that wait for the
+// disk together share its flush.
+const atOnce = 256
+
 // reevaluate holds every live session's roles against the present state. What a
 // person or his device has lost since is subtracted from everything that runs
 // and from every token out there; what he has gained waits for the next token.
+// One session that cannot be written keeps none of the others.
 func (c *Control) reevaluate(ctx context.Context) error {
 	snapshot := c.o.Store.Snapshot()
+	var settling sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	failed, places := 0, make(chan struct{}, atOnce)
 	for _, record := range c.o.Store.Sessions() {
-		if !c.now().Before(record.End) || !record.Ended.IsZero() {
+		roles := c.roles(snapshot, record)
+		if slices.Equal(record.Roles, roles) {
 			continue
 		}
-		if err := c.settle(ctx, record.ID, c.roles(snapshot, record)); err != nil {
-			return err
-		}
+		places <- struct{}{}
+		settling.Go(func() {
+			defer func() { <-places }()
+			if err := c.settle(ctx, record.ID, roles); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed++
+				first = cmp.Or(first, err)
+			}
+		})
+	}
+	settling.Wait()
+	if failed > 0 {
+		return fmt.Errorf("%d sessions, the first: %v", failed, first)
 	}
 	return nil
 }
 
-// settle writes what a session's tokens may hold from now on, and subtracts
-// what they may not hold any more.
+// settle writes what a session's tokens may hold from now on. What they may not
+// hold any more is subtracted first: were the record written alone, nobody would
+// know later that something is still to be taken.
 func (c *Control) settle(ctx context.Context, id wire.SessionID, now []wire.Role) error {
-	c.records.Lock()
+	defer c.records.lock(string(id))()
 	record, ok := c.o.Store.Session(id)
 	if !ok || slices.Equal(record.Roles, now) {
-		c.records.Unlock()
 		return nil
 	}
-	before := record.Roles
+	if err := c.subtract(ctx, id, record.Roles, now); err != nil {
+		return err
+	}
 	record.Roles = now
-	err := c.o.Store.PutSession(ctx, record)
-	c.records.Unlock()
-	if err != nil {
+	if err := c.o.Store.PutSession(ctx, record); err != nil {
 		return fmt.Errorf("write session %s: %v", id, err)
 	}
-	return c.subtract(ctx, id, before, now)
+	return nil
 }
 
 // subtract makes the difference a revocation.
