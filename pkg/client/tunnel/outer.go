@@ -38,6 +38,9 @@ const (
 	// backoff between attempts that nobody waits for, jittered.
 	firstBackoff = 250 * time.Millisecond
 	lastBackoff  = 30 * time.Second
+	// farewell is for streams that run when the session ends. It is the gateway
+	// that ends them, and it tells kubectl why; we would only cut it short.
+	farewell = 1500 * time.Millisecond
 	// tick is how often the wall clock is held against the monotonic one, which
 	// stands still while the machine sleeps.
 	tick = 5 * time.Second
@@ -420,17 +423,29 @@ func (o *Outer) nudge() {
 	}
 }
 
-// close ends all and waits for what Outer has started.
+// close takes no new streams, ends all that run, after a moment, and waits for
+// what Outer has started.
 func (o *Outer) close() {
 	o.mu.Lock()
 	if !o.closed {
 		o.closed = true
 		close(o.stopped)
 	}
-	for _, l := range o.links {
-		l.Close()
-	}
+	links := o.links
 	o.links = nil
 	o.mu.Unlock()
+	late := time.NewTimer(farewell)
+	defer late.Stop()
+	for _, l := range links {
+		l.Retire()
+	}
+	for _, l := range links {
+		select {
+		case <-l.Done():
+		case <-late.C:
+			late.Reset(0)
+		}
+		l.Close()
+	}
 	o.work.Wait()
 }

@@ -2,8 +2,10 @@ package tunnel
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -260,25 +262,38 @@ func (p *Proxy) carry(ctx context.Context, conn net.Conn, r *bufio.Reader, route
 	return nil
 }
 
+// lastWords is how long kubectl may take to read what the far side has said at
+// its end.
+const lastWords = 5 * time.Second
+
 // splice copies both ways until both ends have finished, keeping half-closes.
 func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.Stream) error {
 	stop := context.AfterFunc(ctx, stream.Abort)
 	defer stop()
 	var up sync.WaitGroup
 	up.Go(func() {
-		if err := copyBytes(stream, r); err != nil {
+		switch srcErr, dstErr := copyBytes(stream, r); {
+		case srcErr != nil:
 			stream.Abort() // kubectl was cut off: so is the far side
-			return
+		case dstErr != nil:
+			// The far side wants no more, and may have said why: that would be lost
+			// with the stream, and in a connection that is reset, as one is that is
+			// closed with unread bytes in it.
+			_, _ = io.Copy(io.Discard, r)
+		default:
+			_ = stream.CloseWrite()
 		}
-		_ = stream.CloseWrite()
 	})
-	err := copyBytes(conn, stream)
-	if err == nil {
-		err = conn.(interface{ CloseWrite() error }).CloseWrite()
-	} else {
+	srcErr, dstErr := copyBytes(conn, stream)
+	if err := cmp.Or(srcErr, dstErr); err != nil {
 		conn.Close()
 		stream.Abort()
+		up.Wait()
+		return err
 	}
+	// What kubectl sends after the far side's end goes nowhere.
+	err := conn.(interface{ CloseWrite() error }).CloseWrite()
+	_ = conn.SetReadDeadline(time.Now().Add(lastWords))
 	up.Wait()
 	return err
 }
