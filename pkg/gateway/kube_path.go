@@ -88,7 +88,7 @@ func plainQuery(raw string) bool {
 
 // canonical reports whether each segment of an escaped path has one reading
 // only, and whether the path goes on behind a proxy sub-resource, where it
-// belongs to an application and may look like anything.
+// belongs to an application and may look like almost anything.
 func canonical(raw string) (free, ok bool) {
 	if raw == "" || raw[0] != '/' {
 		return false, false
@@ -108,7 +108,7 @@ func canonical(raw string) (free, ok bool) {
 		if i < len(seen) {
 			seen[i] = segment
 			if segment == "proxy" && subresourceAt(seen[:i+1]) {
-				return more, true
+				return more, staysBelow(after)
 			}
 		}
 		if !more {
@@ -116,6 +116,50 @@ func canonical(raw string) (free, ok bool) {
 		}
 		rest = after
 	}
+}
+
+// staysBelow reports whether a path behind a proxy sub-resource, with its escapes,
+// cannot lead out of it. The path is the application's and may look like
+// anything, but for what some parser on the way would resolve: dot segments,
+// however they and the slashes around them are written, and backslashes, which
+// some take for slashes.
+func staysBelow(path string) bool {
+	// Escapes within escapes are taken off as often as a chain of proxies might.
+	for range 3 {
+		if strings.Contains(path, `\`) {
+			return false
+		}
+		for segment := range strings.SplitSeq(path, "/") {
+			segment, _, _ = strings.Cut(segment, ";") // to some, parameters are not part of it
+			if segment == "." || segment == ".." {
+				return false
+			}
+		}
+		path = unescape(path)
+	}
+	return true
+}
+
+// unescape takes one layer of escapes off and leaves alone what is none, as the
+// most forgiving of parsers would.
+func unescape(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	plain := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			high, ok1 := unhex(s[i+1])
+			low, ok2 := unhex(s[i+2])
+			if ok1 && ok2 {
+				plain = append(plain, high<<4|low)
+				i += 2
+				continue
+			}
+		}
+		plain = append(plain, s[i])
+	}
+	return string(plain)
 }
 
 // subresourceAt reports whether the last of segments stands where RequestInfo

@@ -62,6 +62,19 @@ func TestV110(t *testing.T) {
 		"/api/v1/namespaces/dev/pods/x/../../services/y/proxy/",
 		"/api/v1/namespaces/dev/services%2fx/proxy/a",
 		"/api/v1/namespaces/dev/services/..%2fx/proxy/a",
+		// Behind a proxy sub-resource, too, nothing may lead out of it.
+		"/api/v1/namespaces/dev/services/x/proxy/a/../b",
+		"/api/v1/namespaces/dev/services/x/proxy/..",
+		"/api/v1/namespaces/dev/services/x/proxy/./b",
+		"/api/v1/namespaces/dev/services/x/proxy/..;x=y/b",
+		"/api/v1/namespaces/dev/services/x/proxy/a%2f..%2f..%2fb",
+		"/api/v1/namespaces/dev/services/x/proxy/a%252f%252e%252e%252fb",
+		"/api/v1/namespaces/dev/services/x/proxy/%25/%252e%252e/b",
+		"/api/v1/nodes/n/proxy/%2e%2e/x",
+		"/api/v1/nodes/n/proxy/%2E./x",
+		"/api/v1/nodes/n/proxy/x/%2e",
+		"/apis/example.com/v1/namespaces/dev/things/x/proxy/a%5cb",
+		`/api/v1/nodes/n/proxy/a\b`,
 		"https://" + r.kube.host + "/api/v1/pods",
 		"http://evil.test/api/v1/pods",
 	} {
@@ -75,8 +88,8 @@ func TestV110(t *testing.T) {
 		"/api/v1/namespaces/dev/pods/a%20b", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node",
 		"/", "/apis/", "/api/v1/pods?limit=500&labelSelector=a%3Db",
 		// Behind a proxy sub-resource the path is the application's.
-		"/api/v1/namespaces/dev/services/https:x:443/proxy/", "/api/v1/namespaces/dev/services/x/proxy/a/../b//c%2f%00;d/",
-		"/api/v1/nodes/n/proxy/%2e%2e/x", "/apis/example.com/v1/namespaces/dev/things/x/proxy/a%5cb",
+		"/api/v1/namespaces/dev/services/https:x:443/proxy/", "/api/v1/namespaces/dev/services/x/proxy/a/b//c%2f%00;d/",
+		"/api/v1/nodes/n/proxy/...%2f.a/100%25", "/apis/example.com/v1/namespaces/dev/things/x/proxy/a%2Fb..",
 	} {
 		got := alice.send(http.MethodGet, path)
 		if got.StatusCode != http.StatusOK {
@@ -515,6 +528,9 @@ func FuzzPath(f *testing.F) {
 		}
 		// What passed means the same after a cleaning proxy, up to a proxied path.
 		if info.Subresource != "proxy" && strings.Contains(strings.TrimSuffix(request.URL.Path, "/"), "//") {
+			t.Errorf("%q passed", path)
+		}
+		if _, after, ok := strings.Cut(path, "/proxy/"); ok && info.Subresource == "proxy" && strings.Contains("/"+unescape(after)+"/", "/../") {
 			t.Errorf("%q passed", path)
 		}
 		for _, part := range []string{info.Namespace, info.Name, info.Resource, info.Subresource, info.APIGroup, info.APIVersion} {
