@@ -154,7 +154,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		log:        o.Logger.With("cluster", o.Cluster.Name),
 		limiter: limit.New(limit.Options{
 			Reads: o.Limits.ReadsInFlight, Writes: o.Limits.WritesInFlight,
-			Changed: func(c limit.Class, n int) { o.Metrics.InFlight(name, c.String(), n) },
+			Changed: func(c limit.Class) func(int) { return o.Metrics.InFlight(name, c.String()) },
 		}),
 		infos:    newRequestInfoFactory(),
 		upstream: upstream,
@@ -162,12 +162,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},
 		queue:    newQueue(),
 	}
-	// An interface that holds a nil pointer is not nil.
-	if o.Further != nil {
-		k.authn = o.Tokens.For(o.UID, o.Further)
-	} else {
-		k.authn = o.Tokens.For(o.UID, nil)
-	}
+	k.authn = o.Tokens.For(o.UID, o.Further)
 	k.acceptor = &evidence.Acceptor{
 		TrustDomain: o.TrustDomain,
 		Audience:    string(o.UID),

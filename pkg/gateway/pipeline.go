@@ -151,14 +151,14 @@ func (x *exchange) numbered(refusal *wire.Refusal) *wire.Refusal {
 	return &copied
 }
 
-var decisionIDs = base32.StdEncoding.WithPadding(base32.NoPadding)
+var decisionIDs = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // newDecisionID is 80 random bits: nobody can guess another's, and a person can
 // type one.
 func newDecisionID() wire.DecisionID {
 	var random [10]byte
 	_, _ = rand.Read(random[:]) // never fails
-	return wire.DecisionID(strings.ToLower(decisionIDs.EncodeToString(random[:])))
+	return wire.DecisionID(decisionIDs.EncodeToString(random[:]))
 }
 
 // accept looks at what a request must be before anything else about it counts.
@@ -248,7 +248,9 @@ func (x *exchange) register() *wire.Refusal {
 		f.Roles, f.Epoch = x.who.Roles, x.who.Epoch
 	} else {
 		f.Groups = slices.Concat(f.Groups, x.who.Groups)
-		f.Roles = x.snapshot.Policy.Roles(policy.Subject{User: x.who.User, Groups: x.who.Groups, Device: x.who.Device})
+		f.Roles = x.who.RolesBy(x.snapshot.Policy, func() []wire.Role {
+			return x.snapshot.Policy.Roles(policy.Subject{User: x.who.User, Groups: x.who.Groups, Device: x.who.Device})
+		})
 		f.Epoch = x.snapshot.Epoch
 	}
 	x.release = x.kube.o.Registry.Register(x.facts, x.cut)

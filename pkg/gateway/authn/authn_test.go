@@ -20,6 +20,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 
 	"github.com/kube-zt/zt/pkg/wire"
@@ -227,8 +228,13 @@ func TestIdentity(t *testing.T) {
 		Device: wire.Device{ID: "device-of-alice", Thumbprint: "thumbprint", Tier: "software", Ownership: "personal"},
 		Epoch:  wire.Epoch{Generation: 1, Sequence: 7},
 	}
-	ignore := func(i *Identity) *Identity { c := *i; c.Issued, c.Expires = time.Time{}, time.Time{}; return &c }
-	if diff := cmp.Diff(want, ignore(got)); diff != "" {
+	ignore := func(i *Identity) *Identity {
+		c := *i
+		c.Issued, c.Expires, c.evaluated = time.Time{}, time.Time{}, nil
+		return &c
+	}
+	unexported := cmpopts.IgnoreUnexported(Identity{})
+	if diff := cmp.Diff(want, ignore(got), unexported); diff != "" {
 		t.Error(diff)
 	}
 
@@ -240,7 +246,7 @@ func TestIdentity(t *testing.T) {
 		Groups: []string{"ci:employees"},
 		Device: wire.Device{Tier: "none"},
 	}
-	if diff := cmp.Diff(want, ignore(got)); diff != "" {
+	if diff := cmp.Diff(want, ignore(got), unexported); diff != "" {
 		t.Error(diff)
 	}
 	if got := r.fetches.Load(); got != 2 {

@@ -2,12 +2,14 @@ package authn
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apiserver/pkg/apis/apiserver"
@@ -188,11 +190,27 @@ func (f *FurtherIssuers) Run(ctx context.Context) error {
 // Authenticate implements Authenticator.
 func (f *FurtherIssuers) Authenticate(ctx context.Context, raw string) (*Identity, *wire.Refusal) {
 	sum := digest(raw)
-	if entry, ok := f.cache.get(sum); ok {
-		f.o.Checked("hit")
-		return entry.identity, nil
+	if identity, ok := f.remembered(sum); ok {
+		return identity, nil
 	}
-	identity, refusal := f.verify(ctx, raw)
+	form, err := parse(raw)
+	if err != nil {
+		f.o.Checked("refused")
+		return nil, refuseForm(err)
+	}
+	return f.authenticate(ctx, raw, form, sum)
+}
+
+func (f *FurtherIssuers) remembered(sum [sha256.Size]byte) (*Identity, bool) {
+	entry, ok := f.cache.get(sum)
+	if ok {
+		f.o.Checked("hit")
+	}
+	return entry.identity, ok
+}
+
+func (f *FurtherIssuers) authenticate(ctx context.Context, raw string, form *unverified, sum [sha256.Size]byte) (*Identity, *wire.Refusal) {
+	identity, refusal := f.verify(ctx, raw, form)
 	if refusal != nil {
 		f.o.Checked("refused")
 		return nil, refusal
@@ -202,11 +220,7 @@ func (f *FurtherIssuers) Authenticate(ctx context.Context, raw string) (*Identit
 	return identity, nil
 }
 
-func (f *FurtherIssuers) verify(ctx context.Context, raw string) (*Identity, *wire.Refusal) {
-	form, err := parse(raw)
-	if err != nil {
-		return nil, refuseForm(err)
-	}
+func (f *FurtherIssuers) verify(ctx context.Context, raw string, form *unverified) (*Identity, *wire.Refusal) {
 	issuer, ok := f.issuers[form.issuer]
 	if !ok {
 		return nil, invalid("its issuer is not accepted")
@@ -290,6 +304,7 @@ func (f *FurtherIssuers) identity(form *unverified, info user.Info, n *notes) (*
 		Issued:          form.issued,
 		Expires:         form.expires,
 		Device:          wire.Device{Tier: "none"},
+		evaluated:       new(atomic.Pointer[evaluation]),
 	}
 	for key, values := range info.GetExtra() {
 		// The credential id is Kubernetes' to set, and one value per token

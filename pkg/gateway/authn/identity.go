@@ -3,6 +3,7 @@ package authn
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -47,6 +48,30 @@ type Identity struct {
 	Roles   []wire.Role
 	Device  wire.Device
 	Epoch   wire.Epoch
+
+	evaluated *atomic.Pointer[evaluation] // nil: not remembered
+}
+
+// evaluation is what roles an identity was found to hold by one version of the
+// policies.
+type evaluation struct {
+	by    any
+	roles []wire.Role
+}
+
+// RolesBy returns what evaluate finds for the policies by, and remembers the
+// last answer: a further issuer's token holds no roles, and is the same for
+// many requests. by must be comparable.
+func (i *Identity) RolesBy(by any, evaluate func() []wire.Role) []wire.Role {
+	if i.evaluated == nil {
+		return evaluate()
+	}
+	e := i.evaluated.Load()
+	if e == nil || e.by != by {
+		e = &evaluation{by, evaluate()}
+		i.evaluated.Store(e)
+	}
+	return e.roles
 }
 
 // An Authenticator verifies one token. It never returns both nil; a refusal's

@@ -69,56 +69,56 @@ func (t *Tokens) UsernamePrefix() string { return t.o.UsernamePrefix }
 // For is the authenticator of one cluster: control's tokens for that cluster's
 // UID, and the tokens of further, nil where no other issuer is accepted. The
 // token's own "iss" decides which of the two may judge it, and that is final.
-func (t *Tokens) For(uid wire.ClusterUID, further Authenticator) Authenticator {
+func (t *Tokens) For(uid wire.ClusterUID, further *FurtherIssuers) Authenticator {
 	return clusterTokens{t, uid, further}
 }
 
 type clusterTokens struct {
 	tokens   *Tokens
 	audience wire.ClusterUID
-	further  Authenticator
+	further  *FurtherIssuers
 }
 
 func (c clusterTokens) Authenticate(ctx context.Context, raw string) (*Identity, *wire.Refusal) {
-	t := c.tokens
 	sum := digest(raw)
-	entry, ok := t.cache.get(sum)
-	result := "hit"
-	if !ok {
-		if c.further != nil && claimedIssuer(raw) != t.o.Issuer {
-			return c.further.Authenticate(ctx, raw)
-		}
-		identity, aud, refusal := t.verify(ctx, raw)
-		if refusal != nil {
-			t.o.Checked("refused")
-			return nil, refusal
-		}
-		entry, result = cached{identity: identity, audience: aud}, "ok"
-		t.cache.put(sum, entry, identity.Expires)
+	if entry, ok := c.tokens.cache.get(sum); ok {
+		return c.admit(entry, "hit")
 	}
+	if c.further != nil {
+		if identity, ok := c.further.remembered(sum); ok {
+			return identity, nil
+		}
+	}
+	form, err := parse(raw)
+	switch {
+	case err != nil:
+		c.tokens.o.Checked("refused")
+		return nil, refuseForm(err)
+	case c.further != nil && form.issuer != c.tokens.o.Issuer:
+		return c.further.authenticate(ctx, raw, form, sum)
+	}
+	identity, aud, refusal := c.tokens.verify(ctx, raw, form)
+	if refusal != nil {
+		c.tokens.o.Checked("refused")
+		return nil, refusal
+	}
+	entry := cached{identity: identity, audience: aud}
+	c.tokens.cache.put(sum, entry, identity.Expires)
+	return c.admit(entry, "ok")
+}
+
+// admit compares the audience, which the cache holds for any cluster.
+func (c clusterTokens) admit(entry cached, result string) (*Identity, *wire.Refusal) {
 	// The empty audience would be everybody's.
 	if entry.audience != string(c.audience) || c.audience == "" {
-		t.o.Checked("refused")
+		c.tokens.o.Checked("refused")
 		return nil, invalid("it is for another cluster")
 	}
-	t.o.Checked(result)
+	c.tokens.o.Checked(result)
 	return entry.identity, nil
 }
 
-// claimedIssuer is what the token says of itself, empty when it cannot be read.
-func claimedIssuer(raw string) string {
-	form, err := parse(raw)
-	if err != nil {
-		return ""
-	}
-	return form.issuer
-}
-
-func (t *Tokens) verify(ctx context.Context, raw string) (*Identity, string, *wire.Refusal) {
-	form, err := parse(raw)
-	if err != nil {
-		return nil, "", refuseForm(err)
-	}
+func (t *Tokens) verify(ctx context.Context, raw string, form *unverified) (*Identity, string, *wire.Refusal) {
 	if form.issuer != t.o.Issuer || form.typ != TokenType || form.alg != string(jose.ES256) {
 		return nil, "", invalid("it is no access token of this gateway")
 	}

@@ -40,32 +40,35 @@ const (
 // Options of a Limiter; zero means the default.
 type Options struct {
 	Reads, Writes, Long int
-	// Changed is told of every slot taken (+1) and given back (-1); may be nil.
-	Changed func(Class, int)
+	// Changed returns what is told of every slot of a class that is taken (+1) and
+	// given back (-1); may be nil.
+	Changed func(Class) func(delta int)
 }
 
 // Limiter counts what is in flight toward one cluster.
 type Limiter struct {
-	pools   [classes]pool
-	changed func(Class, int)
+	pools [classes]pool
 }
 
 type pool struct {
-	mu       sync.Mutex
+	changed  func(int)
 	capacity int
-	total    int
-	holders  map[string]int // by whom; entries at zero are removed
+
+	mu      sync.Mutex
+	total   int
+	holders map[string]int // by whom; entries at zero are removed
 }
 
 // New makes a Limiter with nothing in flight.
 func New(o Options) *Limiter {
-	l := &Limiter{changed: o.Changed}
-	if l.changed == nil {
-		l.changed = func(Class, int) {}
-	}
+	l := &Limiter{}
 	for class, capacity := range [classes]int{Read: or(o.Reads, DefaultReads), Write: or(o.Writes, DefaultWrites), Long: or(o.Long, DefaultLong)} {
 		l.pools[class].capacity = capacity
 		l.pools[class].holders = map[string]int{}
+		l.pools[class].changed = func(int) {}
+		if o.Changed != nil {
+			l.pools[class].changed = o.Changed(Class(class))
+		}
 	}
 	return l
 }
@@ -90,7 +93,7 @@ func (l *Limiter) Acquire(class Class, holder string) (Slot, *wire.Refusal) {
 		return Slot{}, wire.Refuse(wire.ReasonLimit, "wait for earlier requests to end",
 			"too many %s requests to this cluster are in flight", class)
 	}
-	l.changed(class, 1)
+	l.pools[class].changed(1)
 	return Slot{l, class, holder}, nil
 }
 
@@ -100,7 +103,7 @@ func (s *Slot) Release() {
 		return
 	}
 	s.limiter.pools[s.class].give(s.holder)
-	s.limiter.changed(s.class, -1)
+	s.limiter.pools[s.class].changed(-1)
 	s.limiter = nil
 }
 

@@ -147,11 +147,14 @@ func (m *Metrics) Refused(part string, reason wire.Reason) {
 	}
 }
 
-// InFlight adds delta to the requests in flight of a class.
-func (m *Metrics) InFlight(cluster wire.ClusterName, class string, delta int) {
-	if m != nil {
-		m.inFlight.WithLabelValues(string(cluster), class).Add(float64(delta))
+// InFlight returns what adds to the requests in flight of a class. It looks the
+// series up once and not for each request.
+func (m *Metrics) InFlight(cluster wire.ClusterName, class string) func(delta int) {
+	if m == nil {
+		return func(int) {}
 	}
+	gauge := m.inFlight.WithLabelValues(string(cluster), class)
+	return func(delta int) { gauge.Add(float64(delta)) }
 }
 
 // Stream adds delta to the open upgraded streams.
