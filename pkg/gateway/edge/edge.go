@@ -34,6 +34,16 @@ const (
 	// address or an IPv6 /64 and may be a whole office.
 	strangersTotal     = 4096
 	strangersPerSource = 512
+	// gatewaysTotal and gatewaysPerSource are how many of those may be on
+	// gw.DOMAIN, where they may stay for minutes: the rest is kept for the
+	// handshakes of tunnels, so that nobody who floods gw. shuts those out who
+	// have a certificate.
+	gatewaysTotal     = strangersTotal - 1024
+	gatewaysPerSource = strangersPerSource - 128
+	// directTotal and directPerSource bound connections to *.direct.DOMAIN for
+	// as long as they live: the edge never learns who they are.
+	directTotal     = 4096
+	directPerSource = 512
 	// connectionsPerDevice bounds tunnel connections, each of up to 100 streams.
 	connectionsPerDevice = 64
 	// controlPerDevice bounds streams to control, which do not count as tunnels:
@@ -99,6 +109,8 @@ type Edge struct {
 	tunnel     *httpSide
 
 	strangers   *slots[netip.Prefix]
+	gateways    *slots[netip.Prefix] // of the strangers, those on gw.DOMAIN
+	directs     *slots[netip.Prefix]
 	connections *slots[wire.Thumbprint]
 	tunnels     *slots[wire.Thumbprint]
 	controls    *slots[wire.Thumbprint]
@@ -147,6 +159,8 @@ func New(o Options) (*Edge, error) {
 	e.tunnel = newHTTPSide(tunnels, o.Logger)
 	none, fixed := func() int { return 0 }, func(n int) func() int { return func() int { return n } }
 	e.strangers = newSlots[netip.Prefix](fixed(strangersTotal), fixed(strangersPerSource))
+	e.gateways = newSlots[netip.Prefix](fixed(gatewaysTotal), fixed(gatewaysPerSource))
+	e.directs = newSlots[netip.Prefix](fixed(directTotal), fixed(directPerSource))
 	e.connections = newSlots[wire.Thumbprint](none, fixed(connectionsPerDevice))
 	e.controls = newSlots[wire.Thumbprint](none, fixed(controlPerDevice))
 	e.tunnels = newSlots[wire.Thumbprint](none, func() int {
@@ -265,10 +279,7 @@ func (e *Edge) serve(ctx context.Context, raw net.Conn) {
 	which, cluster := e.names.choose(hello.ServerName)
 	if which == regimeDirect {
 		if backend := e.o.Direct(cluster); backend != nil {
-			leave() // from here on the kube part's own limits count
-			e.o.Metrics.Connection("edge", RegimeDirect, 1)
-			defer e.o.Metrics.Connection("edge", RegimeDirect, -1)
-			backend.ServeStream(ctx, conn, Notes{Client: client, Regime: RegimeDirect})
+			e.serveDirect(ctx, conn, client, backend, leave)
 			return
 		}
 		which = regimeUnknown
@@ -277,11 +288,27 @@ func (e *Edge) serve(ctx context.Context, raw net.Conn) {
 	case regimeTunnel:
 		e.serveTunnel(ctx, conn, client, leave)
 	case regimeGateway:
-		e.serveHTTP(ctx, conn, e.gateway)
+		e.serveHTTP(ctx, conn, client, e.gateway)
 	default:
 		e.o.Metrics.Handshake("any", "unknown_name")
-		e.serveHTTP(ctx, conn, e.misfits)
+		e.serveHTTP(ctx, conn, client, e.misfits)
 	}
+}
+
+// serveDirect hands a connection over. It has shown nothing, and what it shows
+// the kube part stays there, so it counts until its end.
+func (e *Edge) serveDirect(ctx context.Context, conn *peekedConn, client netip.AddrPort, backend Backend, known func()) {
+	leave, ok := e.directs.enter(source(client.Addr()))
+	if !ok {
+		e.o.Metrics.Handshake(RegimeDirect, "crowded")
+		conn.Close()
+		return
+	}
+	defer leave()
+	known() // it has its place, and not among the strangers
+	e.o.Metrics.Connection("edge", RegimeDirect, 1)
+	defer e.o.Metrics.Connection("edge", RegimeDirect, -1)
+	backend.ServeStream(ctx, conn, Notes{Client: client, Regime: RegimeDirect})
 }
 
 // notHello ends a connection that brought no ClientHello. The usual one is a

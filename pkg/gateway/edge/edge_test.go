@@ -384,6 +384,7 @@ func TestPanicEndsOneStream(t *testing.T) {
 	}
 	c := r.connection(r.device("alice", time.Hour))
 	good := accepted(t, connect(t, c, "prod.zt.test:443"))
+	alive(t, "a stream before the bug", good) // it has passed the switch
 	panics.Store(true)
 	bad := connect(t, c, "prod.zt.test:443")
 	if _, err := bad.Read(make([]byte, 1)); err == nil {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -40,7 +41,14 @@ func strangersServer(handler http.Handler) *http.Server {
 }
 
 // serveHTTP does the handshake of gw.DOMAIN and waits for the connection's end.
-func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, side *httpSide) {
+func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, client netip.AddrPort, side *httpSide) {
+	leave, ok := e.gateways.enter(source(client.Addr()))
+	if !ok {
+		e.o.Metrics.Handshake("gateway", "crowded")
+		conn.Close()
+		return
+	}
+	defer leave()
 	secure, ok := e.handshake(ctx, conn, e.gatewayTLS, "gateway")
 	if !ok {
 		return
