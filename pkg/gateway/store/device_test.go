@@ -350,3 +350,25 @@ func TestRevokedNameKeepsItsPeople(t *testing.T) {
 		s = reopen(t, s, Options{})
 	}
 }
+
+// A role that comes and goes is taken from every session each time. What that
+// costs must not grow with the square of the sessions.
+func TestManySessionsChangeAgain(t *testing.T) {
+	t.Parallel()
+	const n = 6000
+	s := newState()
+	began := time.Now()
+	for round := range 2 {
+		for i := range n {
+			r := &v1alpha1.Revocation{Spec: v1alpha1.RevocationSpec{Session: fmt.Sprint("s", i), Roles: []string{"dev"}}}
+			r.Name = fmt.Sprint("change-", round, "-", i)
+			s.apply(operation{Revoke: r})
+		}
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if len(s.Revocations) != n || len(s.byName) != n || len(s.byTarget) != n || len(s.changes) != n || s.Revocations[0].Name != "change-1-0" {
+		t.Errorf("%d in force, %d names, %d targets, %d sessions", len(s.Revocations), len(s.byName), len(s.byTarget), len(s.changes))
+	}
+}

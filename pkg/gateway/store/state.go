@@ -35,6 +35,8 @@ type state struct {
 
 	// Revocations by name and by what they name.
 	byName, byTarget map[string]*v1alpha1.Revocation
+	// changes of each session's roles.
+	changes map[string][]*v1alpha1.Revocation
 }
 
 // operation is one change; exactly one field is set.
@@ -110,16 +112,38 @@ func (s *state) revoke(r *v1alpha1.Revocation) {
 	added.Name = name
 	added.Status.Epoch = s.epoch().String()
 	added.Status.People = s.people(added.Spec.User)
-	// A newer change of a session takes the place of those it includes.
-	superseded := func(old *v1alpha1.Revocation) bool {
-		return isChange(&old.Spec) && old.Spec.Session == added.Spec.Session && includes(added.Spec.Roles, old.Spec.Roles)
-	}
-	if isChange(&added.Spec) && slices.ContainsFunc(s.Revocations, superseded) {
-		s.setRevocations(slices.DeleteFunc(slices.Clone(s.Revocations), superseded))
+	if isChange(&added.Spec) {
+		s.supersede(added)
 	}
 	// Snapshots that share the array do not see beyond their own length.
 	s.Revocations = append(s.Revocations, added)
 	s.index(added)
+}
+
+// supersede drops the changes of a session that a newer one includes. Thousands
+// of sessions change at once when a role does, so no index is made anew for it.
+func (s *state) supersede(newer *v1alpha1.Revocation) {
+	before := len(s.changes[newer.Spec.Session])
+	gone := map[*v1alpha1.Revocation]bool{}
+	s.changes[newer.Spec.Session] = slices.DeleteFunc(s.changes[newer.Spec.Session], func(old *v1alpha1.Revocation) bool {
+		gone[old] = includes(newer.Spec.Roles, old.Spec.Roles)
+		return gone[old]
+	})
+	if len(s.changes[newer.Spec.Session]) == before {
+		return
+	}
+	left := make([]*v1alpha1.Revocation, 0, len(s.Revocations)+1) // snapshots keep the old array
+	for _, r := range s.Revocations {
+		if !gone[r] {
+			left = append(left, r)
+			continue
+		}
+		delete(s.byName, r.Name)
+		if key := target(&r.Spec); s.byTarget[key] == r {
+			delete(s.byTarget, key)
+		}
+	}
+	s.Revocations = left
 }
 
 // nameFor is r's name, or, where another target has that name, one that r has
@@ -167,6 +191,7 @@ func (s *state) setRevocations(list []*v1alpha1.Revocation) {
 	s.Revocations = list
 	s.byName = make(map[string]*v1alpha1.Revocation, len(list))
 	s.byTarget = make(map[string]*v1alpha1.Revocation, len(list))
+	s.changes = map[string][]*v1alpha1.Revocation{}
 	for _, r := range list {
 		s.index(r)
 	}
@@ -176,6 +201,9 @@ func (s *state) index(r *v1alpha1.Revocation) {
 	s.byName[r.Name] = r
 	if key := target(&r.Spec); s.byTarget[key] == nil {
 		s.byTarget[key] = r
+	}
+	if isChange(&r.Spec) {
+		s.changes[r.Spec.Session] = append(s.changes[r.Spec.Session], r)
 	}
 }
 
