@@ -54,7 +54,6 @@ verify: generate ## generated files and modules are current; other systems compi
 	cd test/tools && GOFLAGS= go mod tidy -diff
 	git diff --exit-code -- pkg/api
 	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/kubectl-zt
-	GOOS=windows GOARCH=amd64 go build -o /dev/null ./cmd/kubectl-zt
 	GOOS=linux GOARCH=arm64 go build -o /dev/null ./cmd/kubectl-zt
 	GOOS=linux GOARCH=arm64 go build -o /dev/null ./cmd/zt-gateway
 	go vet ./...
