@@ -355,7 +355,7 @@ func TestRevokedNameKeepsItsPeople(t *testing.T) {
 // costs must not grow with the square of the sessions.
 func TestManySessionsChangeAgain(t *testing.T) {
 	t.Parallel()
-	const n = 6000
+	const n = 3000
 	s := newState()
 	began := time.Now()
 	for round := range 2 {

@@ -123,18 +123,20 @@ func (s *state) revoke(r *v1alpha1.Revocation) {
 // supersede drops the changes of a session that a newer one includes. Thousands
 // of sessions change at once when a role does, so no index is made anew for it.
 func (s *state) supersede(newer *v1alpha1.Revocation) {
-	before := len(s.changes[newer.Spec.Session])
-	gone := map[*v1alpha1.Revocation]bool{}
+	var gone []*v1alpha1.Revocation // one, as a rule
 	s.changes[newer.Spec.Session] = slices.DeleteFunc(s.changes[newer.Spec.Session], func(old *v1alpha1.Revocation) bool {
-		gone[old] = includes(newer.Spec.Roles, old.Spec.Roles)
-		return gone[old]
+		if !includes(newer.Spec.Roles, old.Spec.Roles) {
+			return false
+		}
+		gone = append(gone, old)
+		return true
 	})
-	if len(s.changes[newer.Spec.Session]) == before {
+	if len(gone) == 0 {
 		return
 	}
 	left := make([]*v1alpha1.Revocation, 0, len(s.Revocations)+1) // snapshots keep the old array
 	for _, r := range s.Revocations {
-		if !gone[r] {
+		if !slices.Contains(gone, r) {
 			left = append(left, r)
 			continue
 		}
