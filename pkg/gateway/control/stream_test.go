@@ -51,7 +51,7 @@ func TestToken(t *testing.T) {
 		Device: wire.Device{ID: l.id, Thumbprint: l.jkt, Tier: "software", Ownership: "personal", Platform: "linux"},
 		Epoch:  r.store.Snapshot().Epoch,
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(authn.Identity{}, "Issued", "Expires"), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(authn.Identity{}, "Issued", "Expires"), cmpopts.IgnoreUnexported(authn.Identity{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
 	other, err := r.authority.Cluster("secret")
