@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/store"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -95,4 +96,32 @@ func TestSubtractedBeforeWritten(t *testing.T) {
 	eventually(t, "the roles are taken", func() bool {
 		return slices.ContainsFunc(r.store.Snapshot().Revocations, func(x *v1alpha1.Revocation) bool { return x.Spec.Session == string(l.cert.Session) })
 	})
+}
+
+// A token that is being minted while its role is taken away does not keep it,
+// though nothing showed the role when the state was held against the session.
+func TestRoleLostDuringTheMint(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l := r.laptop().login("carol")
+	stale, record := r.store.Snapshot(), func() store.SessionRecord { record, _ := r.store.Session(l.cert.Session); return record }
+	without := record()
+	without.Roles = nil
+	if err := r.store.PutSession(t.Context(), without); err != nil {
+		t.Fatal(err)
+	}
+	r.load("objects.yaml", strings.Replace(objects, "groups: [all-admins]", "groups: [others]", 1))
+	p := &peer{identity: l.identity()}
+	token, refusal, err := r.mintOn(t.Context(), p, record(), stale, "secret", p.record("token"))
+	if refusal != nil {
+		t.Fatal(refusal, err)
+	}
+	facts := r.tokenFacts(l, *token)
+	if !slices.Contains(facts.Roles, "admins") {
+		t.Fatalf("roles %v: the token is not of the old state", facts.Roles)
+	}
+	eventually(t, "the token loses its role", func() bool { return slices.Contains(r.registry.Removed(facts), "admins") })
+	if slices.Contains(record().Roles, "admins") {
+		t.Errorf("the record holds %v", record().Roles)
+	}
 }

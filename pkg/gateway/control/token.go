@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/store"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -30,13 +31,16 @@ func (c *Control) mint(ctx context.Context, p *peer, name wire.ClusterName, r au
 	if refusal != nil {
 		return nil, refusal, nil
 	}
-	// One snapshot for everything that the token says.
-	snapshot := c.o.Store.Snapshot()
-	roles := c.roles(snapshot, record)
+	return c.mintOn(ctx, p, record, c.o.Store.Snapshot(), name, r)
+}
+
+// mintOn says everything that a token says from one snapshot.
+func (c *Control) mintOn(ctx context.Context, p *peer, record store.SessionRecord, snapshot *store.Snapshot, name wire.ClusterName, r audit.Record) (*wire.Token, *wire.Refusal, error) {
+	held := c.roles(snapshot, record)
 	facts := c.factsOf(p.identity, record.Groups)
-	facts.Roles, facts.Epoch = roles, snapshot.Epoch
+	facts.Roles, facts.Epoch = held, snapshot.Epoch
 	removed := c.o.Registry.Removed(facts)
-	roles = slices.DeleteFunc(roles, func(role wire.Role) bool { return slices.Contains(removed, role) })
+	roles := slices.DeleteFunc(slices.Clone(held), func(role wire.Role) bool { return slices.Contains(removed, role) })
 
 	if _, refusal := c.visible(snapshot, roles, name); refusal != nil {
 		return nil, refusal, nil
@@ -51,8 +55,16 @@ func (c *Control) mint(ctx context.Context, p *peer, name wire.ClusterName, r au
 	}
 	// The record must know every role that is in a token, or taking it away
 	// later would find nothing to take.
-	if err := c.settle(ctx, record.ID, roles); err != nil {
+	if err := c.settle(ctx, record.ID, held); err != nil {
 		return nil, refuseStore(), err
+	}
+	// The state, or the person's groups, may have changed since, and been held
+	// against a record that did not show these roles yet. What they take is then
+	// subtracted from this token, too: its epoch is the older one.
+	if latest, ok := c.o.Store.Session(record.ID); ok {
+		if err := c.settle(ctx, record.ID, c.roles(c.o.Store.Snapshot(), latest)); err != nil {
+			return nil, refuseStore(), err
+		}
 	}
 
 	now := c.now().UTC()
