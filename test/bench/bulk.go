@@ -78,7 +78,7 @@ func (b *bench) bulkDaisyWay(ctx context.Context) (*way, error) {
 		return nil, err
 	}
 	w.through(l)
-	w.dial = floor.BulkHost
+	w.base = "https://" + floor.BulkHost
 	return w, nil
 }
 
@@ -157,10 +157,7 @@ func (w *way) upgradeOn(ctx context.Context, conn net.Conn, path string) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	target := w.dial
-	if target == "" {
-		target = request.URL.Hostname() + ":443"
-	}
+	target := request.URL.Hostname() + ":443"
 	ask := "CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n"
 	if user := w.proxy.User; user != nil {
 		ask += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user.String())) + "\r\n"

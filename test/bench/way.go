@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -31,7 +32,7 @@ type way struct {
 	base  string // URL of the API server as seen from the client
 	tls   *tls.Config
 	proxy *url.URL // CONNECT on loopback, or nil
-	dial  string   // host:port instead of base's
+	dial  string   // host:port to dial instead of base's, or empty
 	token func(context.Context) (string, error)
 	// Processes in between: the proxy or gateway, and the laptop's half. Zero when
 	// there is none.
@@ -51,6 +52,13 @@ func (w *way) transport() *http.Transport {
 		t.DialContext = dialTo(w.dial)
 	}
 	return t
+}
+
+// dialTo ignores the name and dials addr.
+func dialTo(addr string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
 }
 
 // get makes a request and reads the whole answer, which must be 200. It returns

@@ -15,7 +15,7 @@ import (
 
 // BulkHost is the CONNECT target whose bytes the daisy's gateway passes on to the
 // upstream's exec, without a proxy in between.
-const BulkHost = "bulk.test:443"
+const BulkHost = "bulk.test"
 
 // window is the flow-control window of a stream: larger than what loopback holds
 // in flight, so that it never limits.
@@ -46,7 +46,7 @@ func serveDaisyGateway(config Config) (string, error) {
 		w.WriteHeader(http.StatusOK)
 		stream := &serverStream{Reader: r.Body, writer: w, flusher: w.(http.Flusher), addr: listener.Addr(), done: make(chan struct{})}
 		stream.flusher.Flush()
-		if r.Host == BulkHost {
+		if r.Host == BulkHost+":443" {
 			bulk(stream, inner, config)
 			return
 		}

@@ -144,7 +144,7 @@ func TestBulk(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			if err := connect(conn, BulkHost); err != nil {
+			if err := connect(conn, BulkHost+":443"); err != nil {
 				t.Fatal(err)
 			}
 			stream := tls.Client(conn, tlsConfig)
