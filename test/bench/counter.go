@@ -37,8 +37,7 @@ func countConnections(port string, f func() error) (int, error) {
 		select {
 		case <-tick.C:
 			if err := look(); err != nil {
-				<-ended
-				return 0, err
+				return 0, errors.Join(err, <-ended)
 			}
 		case err := <-ended:
 			err = errors.Join(err, look())
