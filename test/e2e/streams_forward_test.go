@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // portForward forwards to servers of ours and closes one direction at a time.
@@ -53,7 +56,7 @@ func (g *streams) portForward(t *testing.T) {
 			t.Errorf("received %q", answer)
 		}
 		eventually(t, 10*time.Second, "kubectl says why", func() bool {
-			return bytes.Contains([]byte(p.stderr.String()), []byte("connection refused"))
+			return strings.Contains(p.stderr.String(), "connection refused")
 		})
 	})
 }
@@ -120,4 +123,76 @@ func (p *process) dial(t *testing.T) *net.TCPConn {
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	return conn.(*net.TCPConn)
+}
+
+// V140: many connections through one session, one of them to a port on which
+// nobody listens: that one fails, the others do not notice. Stock kubectl ends a
+// whole port-forward of which one connection failed, so the bad port has a
+// kubectl of its own; the session and its connection to the gateway are one.
+func TestV140ManyForwardedConnections(t *testing.T) {
+	t.Parallel()
+	const forwards = 5
+	each, rounds := 1000/20/forwards, 20
+	if soaking() {
+		each, rounds = 1000/forwards, 3600
+	}
+	s := world(t)
+	carol := admin(t, s)
+	for _, transport := range transports[:2] {
+		t.Run(transport.name, func(t *testing.T) {
+			t.Parallel()
+			g := newStreams(t, s, carol, transport.kubectl, transport.upgrade)
+			g.pod(t, "idle", corev1.Container{})
+			echo := serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+			var kubectls []*process
+			var conns []*net.TCPConn
+			for range forwards {
+				p, conn := g.forward(t, echo)
+				kubectls, conns = append(kubectls, p), append(conns, conn)
+				for range each - 1 {
+					conns = append(conns, p.dial(t))
+				}
+			}
+			bad, conn := g.forward(t, closedPort(t))
+			say := func(round int) {
+				t.Helper()
+				for i, c := range conns {
+					_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+					if _, err := fmt.Fprintf(c, "%06d %06d\n", round, i); err != nil {
+						t.Fatalf("round %d, connection %d: %v", round, i, err)
+					}
+				}
+				got := make([]byte, 14)
+				for i, c := range conns {
+					want := fmt.Sprintf("%06d %06d\n", round, i)
+					if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+						t.Fatalf("round %d, connection %d: %q, want %q (%v)", round, i, got, want, err)
+					}
+				}
+			}
+			say(0)
+			_, _ = io.WriteString(conn, "anybody?")
+			if answer, _ := io.ReadAll(conn); len(answer) > 0 {
+				t.Errorf("the bad port said %q", answer)
+			}
+			eventually(t, 10*time.Second, "kubectl says what is wrong with the bad port", func() bool {
+				return strings.Contains(bad.stderr.String(), "connection refused")
+			})
+			for round := range rounds {
+				say(round + 1)
+				if soaking() {
+					time.Sleep(time.Second)
+				}
+			}
+			if soaking() {
+				time.Sleep(time.Hour)
+				say(rounds + 1)
+			}
+			for _, p := range kubectls {
+				if p.over() || p.stderr.String() != "" {
+					t.Errorf("a kubectl of good connections says: %s", p.stderr.String())
+				}
+			}
+		})
+	}
 }

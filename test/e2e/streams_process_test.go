@@ -17,6 +17,9 @@ import (
 	"github.com/kube-zt/zt/test/env/stack"
 )
 
+// cutWithin is how long after its end was decided a stream may live.
+const cutWithin = 2 * time.Second
+
 // process is a kubectl that runs on while a test watches what it prints.
 type process struct {
 	cmd            *exec.Cmd
@@ -54,13 +57,6 @@ func (s *screen) lines() []string {
 		return nil
 	}
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-}
-
-// spoke is when it last printed.
-func (s *screen) spoke() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.last
 }
 
 // start starts this transport's kubectl with an input that stays open until the

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -95,9 +96,9 @@ var unsafeInNames = strings.NewReplacer("/", "-", " ", "-", ".", "-", "_", "-", 
 
 func newStreams(t *testing.T, s *stack.Stack, l *stack.Laptop, kubectl, upgrade string) *streams {
 	t.Helper()
-	name := strings.ToLower(unsafeInNames.Replace(t.Name()))
-	g := &streams{stack: s, laptop: l, kubectl: kubectl, upgrade: upgrade, namespace: name[max(0, len(name)-60):]}
-	g.namespace = strings.Trim(g.namespace, "-")
+	name := unsafeInNames.Replace(t.Name())
+	name = strings.Trim(name[max(0, len(name)-50):]+"-"+cryptorand.Text()[:8], "-")
+	g := &streams{stack: s, laptop: l, kubectl: kubectl, upgrade: upgrade, namespace: strings.ToLower(name)}
 	if _, err := s.ControlPlane.ServiceAccountToken(t.Context(), g.namespace, "default", time.Hour); err != nil {
 		t.Fatal(err)
 	}
@@ -285,18 +286,11 @@ func (g *streams) copyFiles(t *testing.T) {
 
 // logs follows a container line by line, as it speaks and to its end.
 func (g *streams) logs(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "more")
-	g.pod(t, "writer", corev1.Container{Command: []string{"sh", "-c", fmt.Sprintf(
-		`mkfifo %[1]s; exec 3<>%[1]s; echo one; while read -r l <&3; do echo "$l"; test "$l" = last && exit; done`, fifo)}})
+	say := g.writer(t)
 	p := g.start(t, "logs", "-f", "writer")
 	p.want(t, "one")
 	for _, line := range []string{"two", "three", "last"} {
-		f, err := os.OpenFile(fifo, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.WriteString(f, line+"\n")
-		_ = f.Close()
+		say(line)
 		p.want(t, line)
 	}
 	if code := p.end(t, 20*time.Second); code != 0 {
@@ -304,5 +298,56 @@ func (g *streams) logs(t *testing.T) {
 	}
 	if lines := p.stdout.lines(); !slices.Equal(lines, []string{"one", "two", "three", "last"}) {
 		t.Errorf("the log: %q", lines)
+	}
+}
+
+// writer makes a pod of that name which prints "one", then what it is told, and
+// ends after "last".
+func (g *streams) writer(t *testing.T) (say func(line string)) {
+	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "more")
+	g.pod(t, "writer", corev1.Container{Command: []string{"sh", "-c", fmt.Sprintf(
+		`mkfifo %[1]s; exec 3<>%[1]s; echo one; while read -r l <&3; do echo "$l"; test "$l" = last && exit; done`, fifo)}})
+	return func(line string) {
+		t.Helper()
+		f, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_, _ = io.WriteString(f, line+"\n")
+	}
+}
+
+// What follows and hears nothing for long hears what comes then, and lets it not
+// wait in a buffer (U6).
+func TestIdleFollowers(t *testing.T) {
+	t.Parallel()
+	idle := time.Second
+	if soaking() {
+		idle = 10 * time.Minute
+	}
+	s := world(t)
+	g := newStreams(t, s, admin(t, s), "kubectl", overWebSocket)
+	say := g.writer(t)
+	logs := g.start(t, "logs", "-f", "writer")
+	watch := g.start(t, "get", "configmaps", "-w", "-o", "name")
+	exec := g.start(t, "exec", "-i", "writer", "--", "cat")
+	logs.want(t, "one")
+	watch.want(t, "configmap/kube-root-ca.crt")
+	time.Sleep(idle)
+
+	began := time.Now()
+	say("late")
+	logs.want(t, "late")
+	maps := s.ControlPlane.Client().CoreV1().ConfigMaps(g.namespace)
+	if _, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "late"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	watch.want(t, "configmap/late")
+	_, _ = io.WriteString(exec.stdin, "late\n")
+	exec.want(t, "late")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v to hear", took)
 	}
 }
