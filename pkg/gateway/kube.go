@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
@@ -109,6 +110,8 @@ type Kube struct {
 	links    links
 	server   *http.Server
 	queue    *queue
+	// What is recorded of streams that proved nothing.
+	garbage, directGarbage *rate.Limiter
 
 	mu        sync.Mutex
 	health    health
@@ -161,6 +164,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		proxy:    stream.NewProxy(upstream),
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},
 		queue:    newQueue(),
+		garbage:  rate.NewLimiter(garbageRecords, garbageRecords), directGarbage: rate.NewLimiter(garbageRecords, garbageRecords),
 	}
 	k.authn = o.Tokens.For(o.UID, o.Further)
 	k.acceptor = &evidence.Acceptor{
@@ -251,7 +255,13 @@ func SameUpstream(a, b *v1alpha1.TargetCluster) bool {
 func (k *Kube) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- k.server.Serve(k.queue) }()
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		k.links.sweep(ctx)
+	}()
 	k.watch(ctx)
+	<-swept
 	k.links.cutAll(wire.Refuse(wire.ReasonShuttingDown, "try again", "the gateway is shutting down"))
 	k.links.wait(cutGrace + time.Second)
 	k.server.Close()
@@ -265,6 +275,7 @@ func (k *Kube) Run(ctx context.Context) error {
 // does. No new connection is served from the call on. Run goes on.
 func (k *Kube) Drain(ctx context.Context) error {
 	err := k.server.Shutdown(ctx)
+	k.links.until(ctx) // Shutdown does not wait for upgraded streams
 	k.links.cutAll(wire.Refuse(wire.ReasonShuttingDown, "try again", "the gateway is shutting down"))
 	k.links.wait(cutGrace + time.Second)
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {

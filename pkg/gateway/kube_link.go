@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +31,15 @@ const (
 	// refusedTime is how long a connection lives on which every request is
 	// refused.
 	refusedTime = 30 * time.Second
+	// strangerTime is how long a direct connection lives on which nobody has
+	// proved who he is.
+	strangerTime = 15 * time.Second
+	// sweepEvery is how often the ends of certificates are looked at.
+	sweepEvery = 500 * time.Millisecond
+	// garbageRecords is how many streams a second that proved nothing are
+	// recorded. The metrics count every one; a line for each would let a stranger
+	// fill the disk, and without the audit log nothing goes any more.
+	garbageRecords = 10
 )
 
 // link is one accepted connection: the person that it belongs to, for how long,
@@ -49,7 +60,8 @@ type link struct {
 	mu       sync.Mutex
 	identity *trust.Identity // nil for direct; the latest that was renewed
 	refusal  *wire.Refusal   // every request gets it
-	end      *time.Timer     // at the certificate's end
+	until    time.Time       // where the certificate ends it, zero for never
+	notice   *time.Timer     // to one that is refused, or not known yet
 	release  func()          // out of the registry
 	closed   bool
 }
@@ -102,14 +114,22 @@ func (k *Kube) ServeStream(ctx context.Context, conn net.Conn, notes edge.Notes)
 	stop()
 }
 
-// notAccepted records a stream that proved nothing. One that never said anything
-// is a health check, and no event.
+// notAccepted records a stream that proved nothing, if there are not too many of
+// them. One that never said anything is a health check, and no event.
 func (k *Kube) notAccepted(err error, notes edge.Notes) {
 	if errors.Is(err, io.EOF) {
 		k.o.Metrics.Handshake(notes.Regime, "empty")
 		return
 	}
 	k.o.Metrics.Handshake(notes.Regime, "refused")
+	// What strangers send must not hide what somebody in a tunnel does.
+	budget := k.garbage
+	if notes.Regime == edge.RegimeDirect {
+		budget = k.directGarbage
+	}
+	if !budget.AllowN(k.o.Now(), 1) {
+		return
+	}
 	record := audit.Record{
 		Event: audit.EventStream, Cluster: k.name, Decision: audit.Refused, Reason: wire.ReasonProofInvalid,
 		Source: address(notes), Regime: notes.Regime, Session: notes.Session, Device: notes.Device,
@@ -168,58 +188,106 @@ func (ls *links) add(ctx context.Context, secure *tls.Conn, peer *evidence.Peer,
 		ls.byPeer[key][l] = struct{}{}
 	}
 	ls.mu.Unlock()
-	switch {
-	case l.refusal != nil:
-		// There is time to be told, and no more.
-		l.alarm(refusedTime, l.refusal)
-	case l.identity != nil:
-		l.hold(*l.identity)
+	switch identity, refusal := l.peer(); {
+	case refusal != nil:
+		l.refuse(refusal)
+	case identity == nil:
+		l.giveNotice(strangerTime, wire.Refuse(wire.ReasonUnauthenticated, "", "nobody proved in time who he is on this connection"))
+	default:
+		if refusal := l.hold(*identity); refusal != nil {
+			l.refuse(refusal)
+		}
 	}
 	k.o.Metrics.Connection("kube", l.regime, 1)
 	return l
 }
 
-// hold registers the connection under the facts of a certificate and sets the
-// alarm to its end.
-func (l *link) hold(id trust.Identity) {
+// hold registers the connection under the facts of a certificate and lets it
+// live until that one's end. A refusal means that nothing has changed.
+func (l *link) hold(id trust.Identity) *wire.Refusal {
 	k := l.kube
 	facts := k.o.Facts(id)
 	facts.Cluster = k.name
 	release := k.o.Registry.Register(facts, l.cut)
-	refusal := k.o.Registry.Check(facts)
-
+	if refusal := k.o.Registry.Check(facts); refusal != nil {
+		release()
+		return refusal
+	}
 	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		release()
+		return nil
+	}
 	old := l.release
-	l.release = release
-	l.identity = &id
+	l.release, l.identity, l.until = release, &id, id.NotAfter.Add(afterEnd)
+	l.mu.Unlock()
+	old()
+	return nil
+}
+
+// refuse has every request on the connection answered with a refusal. There is
+// time to be told, and no more.
+func (l *link) refuse(refusal *wire.Refusal) {
+	l.mu.Lock()
 	if l.refusal == nil {
 		l.refusal = refusal
 	}
-	closed := l.closed
 	l.mu.Unlock()
-	old()
-	if closed {
-		release()
-		return
-	}
-	l.alarm(id.NotAfter.Sub(k.o.Now())+afterEnd, wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login",
-		"the session's certificate has ended and was not renewed"))
+	l.giveNotice(refusedTime, refusal)
 }
 
-// alarm sets when the connection is cut unless something is renewed.
-func (l *link) alarm(after time.Duration, refusal *wire.Refusal) {
+// giveNotice cuts the connection after a while, unless somebody is proven.
+func (l *link) giveNotice(after time.Duration, refusal *wire.Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.end != nil {
-		l.end.Stop()
+	if l.notice != nil {
+		l.notice.Stop()
 	}
 	if !l.closed {
-		l.end = time.AfterFunc(after, func() { l.cut(refusal) })
+		l.notice = time.AfterFunc(after, func() { l.cut(refusal) })
 	}
+}
+
+// proven is called when a request on the connection was authenticated.
+func (l *link) proven() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.notice != nil && l.refusal == nil {
+		l.notice.Stop()
+		l.notice = nil
+	}
+}
+
+// sweep cuts the connections whose certificate has ended. It goes by the clock on
+// the wall, which may be set, and not by timers, which would not notice.
+func (ls *links) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := ls.kube.o.Now()
+		for _, l := range ls.all() {
+			if l.ended(now) {
+				l.cut(wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the session's certificate has ended and was not renewed"))
+			}
+		}
+	}
+}
+
+// ended reports whether l has outlived its certificate and was not cut yet.
+func (l *link) ended(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refusal == nil && !l.until.IsZero() && now.After(l.until)
 }
 
 // renew extends every connection of a session on a device to the end of a newer
-// certificate for the same two.
+// certificate for the same two, and cuts them when that one is revoked.
 func (k *Kube) renew(id *trust.Identity) {
 	ls := &k.links
 	ls.mu.Lock()
@@ -232,8 +300,11 @@ func (k *Kube) renew(id *trust.Identity) {
 		l.mu.Lock()
 		newer := l.refusal == nil && l.identity.User.Same(id.User) && id.NotAfter.After(l.identity.NotAfter)
 		l.mu.Unlock()
-		if newer {
-			l.hold(*id)
+		if !newer {
+			continue
+		}
+		if refusal := l.hold(*id); refusal != nil {
+			l.cut(refusal)
 		}
 	}
 }
@@ -273,8 +344,8 @@ func (l *link) close() {
 		return
 	}
 	l.closed = true
-	if l.end != nil {
-		l.end.Stop()
+	if l.notice != nil {
+		l.notice.Stop()
 	}
 	release, identity := l.release, l.identity
 	l.mu.Unlock()
@@ -307,28 +378,33 @@ func (ls *links) of(conn net.Conn) *link {
 	return ls.byConn[secure]
 }
 
-func (ls *links) cutAll(refusal *wire.Refusal) {
+func (ls *links) all() []*link {
 	ls.mu.Lock()
-	var all []*link
-	for _, l := range ls.byConn {
-		all = append(all, l)
-	}
-	ls.mu.Unlock()
-	for _, l := range all {
+	defer ls.mu.Unlock()
+	return slices.Collect(maps.Values(ls.byConn))
+}
+
+func (ls *links) cutAll(refusal *wire.Refusal) {
+	for _, l := range ls.all() {
 		l.cut(refusal)
 	}
 }
 
 // wait returns when no connection is left, or after d.
 func (ls *links) wait(d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	ls.until(ctx)
+}
+
+// until returns when no connection is left, or when ctx has ended.
+func (ls *links) until(ctx context.Context) {
 	ls.mu.Lock()
 	idle := ls.idle
 	ls.mu.Unlock()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-idle:
-	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -264,6 +264,7 @@ func (x *exchange) revoke() *wire.Refusal {
 	if refusal := x.kube.o.Registry.Check(x.facts); refusal != nil {
 		return refusal
 	}
+	x.link.proven()
 	x.roles = x.facts.Roles
 	if removed := x.kube.o.Registry.Removed(x.facts); len(removed) > 0 {
 		x.roles = slices.DeleteFunc(slices.Clone(x.roles), func(r wire.Role) bool { return slices.Contains(removed, r) })
