@@ -146,11 +146,5 @@ func (c *Control) endSession(ctx context.Context, p *peer) error {
 			return err
 		}
 	}
-	defer c.records.lock(string(p.identity.Session))()
-	record, ok := c.o.Store.Session(p.identity.Session)
-	if !ok {
-		return nil
-	}
-	record.Ended = c.now().UTC()
-	return c.o.Store.PutSession(ctx, record)
+	return c.markEnded(ctx, p.identity.Session)
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,14 +48,32 @@ func TestOwnerOfARunningSessionChanges(t *testing.T) {
 	if _, refusal := l.mint(client, "prod"); refusal != nil {
 		t.Fatal(refusal)
 	}
+	cut := make(chan *wire.Refusal, 1)
+	defer r.registry.Register(r.Facts(l.identity()), func(refusal *wire.Refusal) { cut <- refusal })()
 	r.load("devices.yaml", deviceManifest(l.id, "{owner: bob@example.com, approved: true}"))
-	_, refusal := l.mint(client, "prod")
-	mustRefuse(t, "a token", refusal, wire.ReasonDeviceRefused)
-	if refusal := r.Admit(l.identity(), "prod"); refusal == nil || refusal.Reason != wire.ReasonDeviceRefused {
-		t.Errorf("a stream to a cluster: %v", refusal)
+	select {
+	case refusal := <-cut:
+		if refusal.Reason != wire.ReasonRevoked || !strings.Contains(refusal.Message, "this device belongs to somebody else") || strings.Contains(refusal.Hint, "login") {
+			t.Errorf("%+v", refusal)
+		}
+	case <-time.After(patience):
+		t.Fatal("what runs in the session lives on")
 	}
+	over := func(what string, refusal *wire.Refusal) {
+		t.Helper()
+		if refusal == nil || refusal.Reason != wire.ReasonRevoked && refusal.Reason != wire.ReasonDeviceRefused {
+			t.Errorf("%s: %v", what, refusal)
+		}
+	}
+	_, refusal := l.mint(l.stream(), "prod")
+	over("a token", refusal)
+	over("a stream to a cluster", r.Admit(l.identity(), "prod"))
 	renewal := wire.RenewRequest{CSR: csr(t, l.key), IDToken: l.token("alice", map[string]any{"nonce": nil})}
-	mustRefuse(t, "a renewal", l.ask(client, http.MethodPost, wire.PathCertificate, renewal, nil), wire.ReasonDeviceRefused)
+	over("a renewal", l.ask(l.stream(), http.MethodPost, wire.PathCertificate, renewal, nil))
+	eventually(t, "the record says so", func() bool {
+		record, _ := r.store.Session(l.cert.Session)
+		return !record.Ended.IsZero()
+	})
 }
 
 // A renewal that was under way when the session was ended does not undo the end.

@@ -334,10 +334,29 @@ func TestEnrolment(t *testing.T) {
 	if diff := cmp.Diff(want, state); diff != "" {
 		t.Error(diff)
 	}
-	// Taken back, the session goes no further.
+	// Taken back, the session ends, and says why.
+	events := l.listen(client)
+	next(t, events, wire.EventClusters)
 	r.load("devices.yaml", deviceManifest(l.id, "{approved: false, ownership: corporate}"))
-	_, refusal = l.mint(client, "prod")
-	mustRefuse(t, "a token for what is not approved any more", refusal, wire.ReasonDevicePending)
+	change := next(t, events, wire.EventSession).Session
+	if !change.Ended || !strings.Contains(change.Reason, "waits for an administrator's approval") {
+		t.Errorf("%+v", change)
+	}
+	for range events { // to its end
+	}
+	_, refusal = l.mint(l.stream(), "prod")
+	if refusal == nil || refusal.Reason != wire.ReasonDevicePending && refusal.Reason != wire.ReasonRevoked || !strings.Contains(refusal.Message, "waits for an administrator's approval") || strings.Contains(refusal.Hint, "login") {
+		t.Errorf("a token for what is not approved any more: %+v", refusal)
+	}
+	// Approval given again needs a new login all the same.
+	r.load("devices.yaml", deviceManifest(l.id, "{approved: true, ownership: corporate}"))
+	if _, refusal := l.mint(l.stream(), "prod"); refusal == nil {
+		t.Error("the session that was ended lives")
+	}
+	l.login("alice")
+	if _, refusal := l.mint(l.stream(), "prod"); refusal != nil {
+		t.Error(refusal)
+	}
 }
 
 func TestDeviceCode(t *testing.T) {

@@ -104,26 +104,24 @@ func (c *Control) renew(ctx context.Context, id trust.Identity, in *wire.RenewRe
 // live is the record of a session that may go on.
 func (c *Control) live(id trust.Identity) (store.SessionRecord, *wire.Refusal) {
 	record, ok := c.o.Store.Session(id.Session)
-	switch {
-	case !ok || record.Thumbprint != id.Key || !record.User.Same(id.User):
+	if !ok || record.Thumbprint != id.Key || !record.User.Same(id.User) {
 		return record, wire.Refuse(wire.ReasonLoginRequired, "kubectl zt login", "the gateway does not know this session")
+	}
+	refusal := c.o.Registry.Check(c.factsOf(id, record.Groups))
+	if refusal == nil || refusal.Reason == wire.ReasonSessionEnded {
+		// What would keep out a new login, too, is said before the end of this one.
+		if unfit := c.unfit(c.o.Store.Snapshot(), record); unfit != nil {
+			return record, unfit
+		}
+	}
+	if refusal != nil {
+		return record, refusal
+	}
+	switch {
 	case !record.Ended.IsZero():
 		return record, wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the session was ended")
 	case !c.now().Before(record.End):
 		return record, wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the session has reached its longest length")
-	}
-	if refusal := c.o.Registry.Check(c.factsOf(id, record.Groups)); refusal != nil {
-		return record, refusal
-	}
-	snapshot := c.o.Store.Snapshot()
-	if err := c.deviceMay(snapshot, record.Device, record.Thumbprint, wire.PurposeRenew); err != nil {
-		return record, explainDevice(err)
-	}
-	// The device may have been given to somebody else since the login.
-	if d, known := snapshot.Device(record.Device); known {
-		if has, is := owner(d, record.User); has && !is {
-			return record, refuseForeignDevice()
-		}
 	}
 	return record, nil
 }

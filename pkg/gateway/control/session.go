@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/gateway/policy"
 	"github.com/kube-zt/zt/pkg/gateway/revoke"
@@ -93,10 +94,11 @@ func (c *Control) visible(snapshot *store.Snapshot, roles []wire.Role, name wire
 // disk together share its flush.
 const atOnce = 256
 
-// reevaluate holds every live session's roles against the present state. What a
-// person or his device has lost since is subtracted from everything that runs
-// and from every token out there; what he has gained waits for the next token.
-// One session that cannot be written keeps none of the others.
+// reevaluate holds every live session against the present state. One whose device
+// may not go on, or is somebody else's now, ends with everything that runs in it.
+// What a person has otherwise lost is subtracted from everything that runs and
+// from every token out there; what he has gained waits for the next token. One
+// session that cannot be written keeps none of the others.
 func (c *Control) reevaluate(ctx context.Context) error {
 	snapshot := c.o.Store.Snapshot()
 	var settling sync.WaitGroup
@@ -104,14 +106,20 @@ func (c *Control) reevaluate(ctx context.Context) error {
 	var first error
 	failed, places := 0, make(chan struct{}, atOnce)
 	for _, record := range c.o.Store.Sessions() {
-		roles := c.roles(snapshot, record)
-		if slices.Equal(record.Roles, roles) {
+		unfit, roles := c.unfit(snapshot, record), c.roles(snapshot, record)
+		if unfit == nil && slices.Equal(record.Roles, roles) {
 			continue
 		}
 		places <- struct{}{}
 		settling.Go(func() {
 			defer func() { <-places }()
-			if err := c.settle(ctx, record.ID, roles); err != nil {
+			var err error
+			if unfit != nil {
+				err = c.expel(ctx, record, unfit)
+			} else {
+				err = c.settle(ctx, record.ID, roles)
+			}
+			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed++
@@ -122,6 +130,48 @@ func (c *Control) reevaluate(ctx context.Context) error {
 	settling.Wait()
 	if failed > 0 {
 		return fmt.Errorf("%d sessions, the first: %v", failed, first)
+	}
+	return nil
+}
+
+// unfit is why the session's device may not go on, nil when it may.
+func (c *Control) unfit(snapshot *store.Snapshot, record store.SessionRecord) *wire.Refusal {
+	if err := c.deviceMay(snapshot, record.Device, record.Thumbprint, wire.PurposeRenew); err != nil {
+		return explainDevice(err)
+	}
+	// The device may have been given to somebody else since the login.
+	if d, known := snapshot.Device(record.Device); known {
+		if has, is := owner(d, record.User); has && !is {
+			return refuseForeignDevice()
+		}
+	}
+	return nil
+}
+
+// expel ends a session for good because of its device, and everything that runs
+// in it.
+func (c *Control) expel(ctx context.Context, record store.SessionRecord, why *wire.Refusal) error {
+	spec := v1alpha1.RevocationSpec{Session: string(record.ID), Reason: why.Message}
+	if _, err := c.o.Store.Revoke(ctx, spec, revoke.ByDevice); err != nil {
+		return fmt.Errorf("end session %s: %v", record.ID, err)
+	}
+	_ = c.o.Audit.Event(audit.Record{
+		Event: audit.EventRevoked, User: &record.User, Device: record.Device, Session: record.ID,
+		Decision: audit.Refused, Reason: why.Reason, Message: why.Message,
+	})
+	return c.markEnded(ctx, record.ID)
+}
+
+// markEnded writes that a session is over.
+func (c *Control) markEnded(ctx context.Context, id wire.SessionID) error {
+	defer c.records.lock(string(id))()
+	record, ok := c.o.Store.Session(id)
+	if !ok || !record.Ended.IsZero() {
+		return nil
+	}
+	record.Ended = c.now().UTC()
+	if err := c.o.Store.PutSession(ctx, record); err != nil {
+		return fmt.Errorf("write session %s: %v", id, err)
 	}
 	return nil
 }

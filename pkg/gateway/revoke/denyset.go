@@ -19,7 +19,15 @@ type denySet struct {
 	changes map[wire.SessionID][]change
 }
 
-type revocation struct{ name, reason string }
+type revocation struct {
+	name, reason string
+	// unfit: a session that ended because of its device.
+	unfit bool
+}
+
+// ByDevice is RevocationSpec.By of a session that control ended because its
+// device may not go on. A login from it would be refused, so none is advised.
+const ByDevice = "control (device)"
 
 // change subtracts roles from what was evaluated before its epoch; roles of a
 // newer token were evaluated after it and stand.
@@ -39,7 +47,7 @@ func newDenySet(revocations []*v1alpha1.Revocation, epoch wire.Epoch) *denySet {
 		if !ok {
 			continue
 		}
-		entry := revocation{name: r.Name, reason: r.Spec.Reason}
+		entry := revocation{name: r.Name, reason: r.Spec.Reason, unfit: r.Spec.By == ByDevice}
 		if kind == v1alpha1.RevokedSession && len(r.Spec.Roles) > 0 {
 			s.addChange(r, entry)
 			continue
@@ -99,6 +107,9 @@ func (s *denySet) check(f *Facts) *wire.Refusal {
 		return r.refuse(wire.ReasonRevoked, "certificate %s was revoked", f.Serial)
 	}
 	if r, ok := s.find(v1alpha1.RevokedSession, string(f.Session)); ok {
+		if r.unfit {
+			return r.refuse(wire.ReasonRevoked, "this session was ended")
+		}
 		return r.refuse(wire.ReasonSessionEnded, "this session was ended")
 	}
 	if r, ok := s.find(v1alpha1.RevokedCluster, string(f.Cluster)); ok {
