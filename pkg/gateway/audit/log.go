@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -46,7 +44,7 @@ func Open(path string, o Options) (*Log, error) {
 	if l.failed == nil {
 		l.failed = func(error) {}
 	}
-	l.buffers.New = func() any { return new(bytes.Buffer) }
+	l.buffers.New = func() any { return new([]byte) }
 	file, err := open(path)
 	if err != nil {
 		return nil, err
@@ -121,17 +119,15 @@ func (l *Log) write(r *Record) error {
 	r.Time = r.Time.UTC()
 	r.DurationMS = float64(r.Duration.Microseconds()) / 1000
 
-	buffer := l.buffers.Get().(*bytes.Buffer)
+	buffer := l.buffers.Get().(*[]byte)
 	defer l.buffers.Put(buffer)
-	buffer.Reset()
-	encoder := json.NewEncoder(buffer)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(r)
-	if err == nil && buffer.Len() > maxLine {
-		err = fmt.Errorf("record of %d bytes is over the limit", buffer.Len())
-	}
-	if err == nil {
-		err = l.append(buffer.Bytes())
+	line := append(r.appendJSON((*buffer)[:0]), '\n')
+	*buffer = line
+	var err error
+	if len(line) > maxLine {
+		err = fmt.Errorf("record of %d bytes is over the limit", len(line))
+	} else {
+		err = l.append(line)
 	}
 	if err != nil {
 		err = fmt.Errorf("write audit record %s: %w", r.ID, err)

@@ -1,0 +1,132 @@
+package limit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// take takes as much as holder can get.
+func take(l *Limiter, class Class, holder string) []*Slot {
+	var slots []*Slot
+	for {
+		slot, refusal := l.Acquire(class, holder)
+		if refusal != nil {
+			return slots
+		}
+		slots = append(slots, &slot)
+	}
+}
+
+func TestShares(t *testing.T) {
+	t.Parallel()
+	l := New(Options{Reads: 12})
+	alice := take(l, Read, "alice")
+	bob := take(l, Read, "bob")
+	carol := take(l, Read, "carol")
+	if len(alice) != 6 || len(bob) != 4 || len(carol) != 2 {
+		t.Errorf("alice %d, bob %d, carol %d; want a half, a third, the rest", len(alice), len(bob), len(carol))
+	}
+	if n := len(take(l, Write, "alice")); n != DefaultWrites/2 {
+		t.Errorf("%d writes", n)
+	}
+	// What alice gives back is not hers to take again while she has the most.
+	alice[0].Release()
+	if n := len(take(l, Read, "alice")); n != 0 {
+		t.Errorf("alice took %d of one", n)
+	}
+	if n := len(take(l, Read, "dave")); n != 1 {
+		t.Errorf("dave took %d of one", n)
+	}
+}
+
+func TestCapacityOfOne(t *testing.T) {
+	t.Parallel()
+	l := New(Options{Reads: 1})
+	slot, refusal := l.Acquire(Read, "alice")
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if _, refusal := l.Acquire(Read, "bob"); refusal == nil || refusal.Reason != wire.ReasonLimit || refusal.Status() != 429 {
+		t.Errorf("%+v", refusal)
+	}
+	slot.Release()
+	slot.Release()
+	if _, refusal := l.Acquire(Read, "bob"); refusal != nil {
+		t.Error(refusal)
+	}
+}
+
+func TestMove(t *testing.T) {
+	t.Parallel()
+	var counts [classes]atomic.Int64
+	l := New(Options{Reads: 2, Long: 2, Changed: func(c Class) func(int) { return func(n int) { counts[c].Add(int64(n)) } }})
+	first, refusal := l.Acquire(Read, "alice")
+	if refusal == nil {
+		refusal = first.Move(Long)
+	}
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	second, refusal := l.Acquire(Read, "alice")
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if refusal := second.Move(Long); refusal == nil {
+		t.Error("moved beyond her share")
+	}
+	second.Release()
+	first.Release()
+	for class := range counts {
+		if n := counts[class].Load(); n != 0 {
+			t.Errorf("%s: %d left", Class(class), n)
+		}
+	}
+	var none Slot
+	none.Release()
+	if refusal := none.Move(Long); refusal != nil {
+		t.Error(refusal)
+	}
+}
+
+// TestExact: whatever happens in parallel, the capacity is never exceeded and
+// nothing is left in the end.
+func TestExact(t *testing.T) {
+	t.Parallel()
+	const capacity = 16
+	var now, most atomic.Int64
+	l := New(Options{Reads: capacity, Changed: func(Class) func(int) {
+		return func(n int) {
+			if v := now.Add(int64(n)); v > most.Load() {
+				most.Store(v)
+			}
+		}
+	}})
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 1))
+			var held []*Slot
+			for range 1000 {
+				if slot, refusal := l.Acquire(Read, fmt.Sprint(i%7)); refusal == nil {
+					held = append(held, &slot)
+				}
+				if len(held) > 0 && random.IntN(2) == 0 {
+					held[0].Release()
+					held = held[1:]
+				}
+			}
+			for _, slot := range held {
+				slot.Release()
+			}
+		})
+	}
+	wg.Wait()
+	if now.Load() != 0 || most.Load() > capacity || len(l.pools[Read].holders) != 0 {
+		t.Errorf("%d left, at most %d, holders %v", now.Load(), most.Load(), l.pools[Read].holders)
+	}
+}
