@@ -182,6 +182,10 @@ type SessionChange struct {
 	Removed []Role    `json:"removed,omitempty"`
 	Ended   bool      `json:"ended,omitempty"`
 	Reason  string    `json:"reason,omitempty"`
+	// Cause and Hint are those of the refusal that ended it: a login does not
+	// help whom an administrator has locked out.
+	Cause Reason `json:"cause,omitempty"`
+	Hint  string `json:"hint,omitempty"`
 }
 
 // RenewPeer shows the edge a renewed certificate. Chain is PEM.

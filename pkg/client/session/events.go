@@ -2,6 +2,7 @@ package session
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,7 +106,8 @@ func (s *Session) event(l *live, e wire.Event) {
 			if e.Session.Reason != "" {
 				why += ": " + e.Session.Reason
 			}
-			s.end(l, fault.New(fault.ExitLogin, "", "%s", why).Because(wire.ReasonSessionEnded))
+			cause := cmp.Or(e.Session.Cause, wire.ReasonSessionEnded)
+			s.end(l, fault.New(fault.ExitLogin, e.Session.Hint, "%s", why).Because(cause))
 			return
 		}
 		// Roles were taken away: tokens in kubectl's hands lose them at the gateway,

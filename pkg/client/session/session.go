@@ -180,13 +180,20 @@ func (s *Session) ready(ctx context.Context) (*live, error) {
 	return l, nil
 }
 
-// end gives up the session because somebody else has ended it.
+// end gives up the session because somebody else has ended it. A login is advised,
+// and with ExitLogin perhaps begun, only where it may help: whom an administrator
+// has locked out it would only show the same refusal.
 func (s *Session) end(l *live, why *fault.Fault) {
 	if l.leaving.Load() {
 		return // Logout ends it, once it has heard the answer
 	}
-	why.Exit = fault.ExitLogin
-	why = why.Hint("kubectl zt login")
+	switch why.Reason {
+	case wire.ReasonSessionEnded, wire.ReasonLoginRequired:
+		why.Exit = fault.ExitLogin
+		why = why.Hint("kubectl zt login")
+	default:
+		why.Exit = fault.ExitRefused
+	}
 	if s.replace(l, nil, why) {
 		s.deps.Log.Info("session ended", "why", why.What)
 		l.idp.close()

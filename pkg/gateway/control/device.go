@@ -91,7 +91,7 @@ func explainDevice(err error) *wire.Refusal {
 	case errors.Is(err, errDeviceUnknown):
 		return wire.Refuse(wire.ReasonDeviceUnknown, "kubectl zt device enroll", "this device is not enrolled")
 	default:
-		return wire.Refuse(wire.ReasonDeviceRefused, "ask your administrator", "this device was revoked")
+		return wire.Refuse(wire.ReasonRevoked, "ask the administrators of zt", "this device was revoked")
 	}
 }
 

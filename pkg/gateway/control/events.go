@@ -67,7 +67,7 @@ type eventWriter struct {
 func (e *eventWriter) look(p *peer) error {
 	clusters, roles, refusal := e.c.catalogue(p.identity)
 	if refusal != nil {
-		_ = e.write(e.session(p, wire.SessionChange{Ended: true, Reason: refusal.Error()}))
+		_ = e.write(e.session(p, ended(refusal)))
 		return refusal
 	}
 	var lost []wire.Role
@@ -94,7 +94,11 @@ func (e *eventWriter) end(p *peer) error {
 	p.mu.Lock()
 	cause := p.cause
 	p.mu.Unlock()
-	return e.write(e.session(p, wire.SessionChange{Ended: true, Reason: cause.Error()}))
+	return e.write(e.session(p, ended(cause)))
+}
+
+func ended(why *wire.Refusal) wire.SessionChange {
+	return wire.SessionChange{Ended: true, Reason: why.Message, Cause: why.Reason, Hint: why.Hint}
 }
 
 func (e *eventWriter) session(p *peer, change wire.SessionChange) wire.Event {

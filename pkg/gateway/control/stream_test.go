@@ -208,6 +208,9 @@ func TestEvents(t *testing.T) {
 	if !change.Ended || change.Session != l.cert.Session || !strings.Contains(change.Reason, "left the company") {
 		t.Errorf("%+v", change)
 	}
+	if change.Cause != wire.ReasonRevoked || change.Hint == "" || strings.Contains(change.Hint, "login") {
+		t.Errorf("whom the administrators locked out is sent to %q because of %q", change.Hint, change.Cause)
+	}
 	for range events { // until the end
 	}
 	if took := time.Since(began); took > 2*time.Second {
