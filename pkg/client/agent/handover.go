@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/session"
@@ -91,10 +93,10 @@ func (a *Agent) giveWay(ctx context.Context, binary string) {
 	a.leaving = true
 	a.mu.Unlock()
 	if err := a.handOver(ctx, binary); err != nil {
-		a.log.Warn("a newer agent did not take over", "error", fault.Escape(err.Error()))
 		a.mu.Lock()
 		a.leaving = false
 		a.mu.Unlock()
+		a.log.Warn("a newer agent did not take over", "error", fault.Escape(err.Error()))
 		return
 	}
 	a.log.Info("a newer agent has taken over")
@@ -166,14 +168,10 @@ func (a *Agent) bequeath() (*Inheritance, []*os.File, error) {
 		return firstFD + len(files) - 1, nil
 	}
 	var errs []error
-	fd, err := syscall.Dup(int(a.lock.Fd()))
-	if err != nil {
-		return in, files, err
-	}
-	syscall.CloseOnExec(fd)
-	in.Lock, err = add(os.NewFile(uintptr(fd), "lock"), nil)
+	var err error
+	in.Lock, err = add(duplicate(a.lock))
 	errs = append(errs, err)
-	in.Socket, err = add(a.socket.File())
+	in.Socket, err = add(duplicate(a.socket))
 	errs = append(errs, err)
 	a.ports.mu.Lock()
 	in.Local = a.ports.local
@@ -182,7 +180,7 @@ func (a *Agent) bequeath() (*Inheritance, []*os.File, error) {
 		list = append([]*port{a.ports.main}, list...)
 	}
 	for _, p := range list {
-		n, err := add(tunnel.TCP(p.l).File())
+		n, err := add(duplicate(tunnel.TCP(p.l)))
 		errs = append(errs, err)
 		in.Ports = append(in.Ports, inheritedPort{FD: n, Main: p == a.ports.main, Open: p.open, Owner: p.owner})
 	}
@@ -197,6 +195,24 @@ func (a *Agent) bequeath() (*Inheritance, []*os.File, error) {
 		}
 	}
 	return in, files, errors.Join(errs...)
+}
+
+// duplicate makes a descriptor for the heir. Not by File: handing its result to a
+// child makes the socket blocking, in this process as well, where Accept would
+// then hang in the kernel for good.
+func duplicate(c syscall.Conn) (*os.File, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	cerr := raw.Control(func(original uintptr) {
+		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err := errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "inherited"), nil
 }
 
 // inherit takes over what in lists.

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -207,17 +209,11 @@ func (g *Gateway) renew(w http.ResponseWriter, s *Session, in wire.RenewRequest)
 	g.issue(w, s, in.CSR)
 }
 
-// End revokes sessions; live streams learn it by an event.
+// End revokes all sessions: live streams learn it first, and whoever asks later.
 func (g *Gateway) End(reason string) {
-	for _, id := range Read(g, func(s *State) []wire.SessionID {
-		var ids []wire.SessionID
-		for id, session := range s.Sessions {
-			session.Ended = true
-			ids = append(ids, id)
-		}
-		return ids
-	}) {
-		g.Push(wire.Event{Kind: wire.EventSession, Session: &wire.SessionChange{Session: id, Ended: true, Reason: reason}})
+	sessions := Read(g, func(s *State) []*Session { return slices.Collect(maps.Values(s.Sessions)) })
+	for _, s := range sessions {
+		g.Push(wire.Event{Kind: wire.EventSession, Session: &wire.SessionChange{Session: s.ID, Ended: true, Reason: reason}})
 	}
 }
 
