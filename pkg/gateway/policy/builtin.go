@@ -44,7 +44,7 @@ func builtinDeny(q *query, admin bool) string {
 	case q.group == rbacGroup && (strings.HasPrefix(q.name, ownPrefix) || q.sweeps()):
 		return "RBAC objects named " + ownPrefix + "* are zt's own"
 	}
-	return ""
+	return builtinObjectDeny(q)
 }
 
 // ownIdentity: nesting must not lead to a role that zt did not give.

@@ -42,6 +42,8 @@ type Input struct {
 	Name            string
 	Path            string
 	ResourceRequest bool
+	// Object is what the body says, where [Compiled.WantsObject] asks for it.
+	Object *Object
 }
 
 // Decision is the answer. WouldDeny with Allowed means that only Permissive let

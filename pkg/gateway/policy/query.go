@@ -17,6 +17,7 @@ type query struct {
 	// collection: the request speaks of many objects at once, so an empty
 	// namespace means all of them and an empty name every object.
 	collection bool
+	object     *Object
 }
 
 // verbs is a set of the verbs that requests have.
@@ -55,7 +56,7 @@ func newQuery(in *Input) query {
 	q := query{
 		verb: in.Verb, resource: in.ResourceRequest,
 		group: in.APIGroup, res: in.Resource, sub: in.Subresource,
-		namespace: in.Namespace, name: in.Name, path: in.Path,
+		namespace: in.Namespace, name: in.Name, path: in.Path, object: in.Object,
 	}
 	switch {
 	case !q.resource && q.verb == "head":
