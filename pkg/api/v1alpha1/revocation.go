@@ -14,6 +14,9 @@ type Revocation struct {
 // RevocationSpec names one target; exactly one of the fields up to Cluster is set.
 // With Session, Roles may name those that are taken from it; without Roles the
 // session has ended.
+//
+// A Certificate that is the latest of its session ends the session. An older one
+// ends only what was opened with it: to end all, name the session or the device.
 type RevocationSpec struct {
 	User        string `json:"user,omitempty"`        // username, no prefix
 	Group       string `json:"group,omitempty"`       // issuer's group

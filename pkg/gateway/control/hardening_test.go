@@ -128,3 +128,45 @@ func TestRevokedCertificateExtendsNothing(t *testing.T) {
 		p.mu.Unlock()
 	}
 }
+
+// Revoking the latest certificate of a session ends the session, also what was
+// opened with an older one; revoking an older one does not.
+func TestRevokedLatestCertificateEndsTheSession(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l := r.laptop().login("alice")
+	client := l.stream()
+	if _, refusal := l.mint(client, "prod"); refusal != nil {
+		t.Fatal(refusal)
+	}
+	first := l.identity()
+	renew := func() {
+		t.Helper()
+		in := wire.RenewRequest{CSR: csr(t, l.key), IDToken: l.token("alice", map[string]any{"nonce": nil})}
+		if refusal := l.ask(l.stream(), http.MethodPost, wire.PathCertificate, in, &l.cert); refusal != nil {
+			t.Fatal(refusal)
+		}
+	}
+	renew()
+	second := l.identity()
+	renew()
+	r.revoke(v1alpha1.RevocationSpec{Certificate: second.Serial})
+	r.Changed()
+	if _, refusal := l.mint(client, "prod"); refusal != nil {
+		t.Errorf("with an older certificate revoked: %v", refusal)
+	}
+	cut := make(chan *wire.Refusal, 1)
+	defer r.registry.Register(r.Facts(first), func(refusal *wire.Refusal) { cut <- refusal })()
+	r.revoke(v1alpha1.RevocationSpec{Certificate: l.identity().Serial})
+	if refusal := r.Admit(first, "prod"); refusal == nil || refusal.Reason != wire.ReasonRevoked {
+		t.Errorf("a stream by the first certificate: %v", refusal)
+	}
+	select {
+	case refusal := <-cut:
+		if !strings.Contains(refusal.Message, "certificate") {
+			t.Errorf("%+v", refusal)
+		}
+	case <-time.After(patience):
+		t.Error("what was opened with the first certificate lives on")
+	}
+}

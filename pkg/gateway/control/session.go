@@ -95,7 +95,8 @@ func (c *Control) visible(snapshot *store.Snapshot, roles []wire.Role, name wire
 const atOnce = 256
 
 // reevaluate holds every live session against the present state. One whose device
-// may not go on, or is somebody else's now, ends with everything that runs in it.
+// may not go on, or is somebody else's now, ends with everything that runs in it;
+// so does one whose latest certificate was revoked, though it runs on an older.
 // What a person has otherwise lost is subtracted from everything that runs and
 // from every token out there; what he has gained waits for the next token. One
 // session that cannot be written keeps none of the others.
@@ -134,7 +135,8 @@ func (c *Control) reevaluate(ctx context.Context) error {
 	return nil
 }
 
-// unfit is why the session's device may not go on, nil when it may.
+// unfit is why the session may not go on with this device and certificate, nil
+// when it may.
 func (c *Control) unfit(snapshot *store.Snapshot, record store.SessionRecord) *wire.Refusal {
 	if err := c.deviceMay(snapshot, record.Device, record.Thumbprint, wire.PurposeRenew); err != nil {
 		return explainDevice(err)
@@ -145,14 +147,13 @@ func (c *Control) unfit(snapshot *store.Snapshot, record store.SessionRecord) *w
 			return refuseForeignDevice()
 		}
 	}
-	return nil
+	return c.o.Registry.Check(revoke.Facts{Serial: record.Serial})
 }
 
-// expel ends a session for good because of its device, and everything that runs
-// in it.
+// expel ends a session that is unfit for good, and everything that runs in it.
 func (c *Control) expel(ctx context.Context, record store.SessionRecord, why *wire.Refusal) error {
 	spec := v1alpha1.RevocationSpec{Session: string(record.ID), Reason: why.Message}
-	if _, err := c.o.Store.Revoke(ctx, spec, revoke.ByDevice); err != nil {
+	if _, err := c.o.Store.Revoke(ctx, spec, revoke.ByControl); err != nil {
 		return fmt.Errorf("end session %s: %v", record.ID, err)
 	}
 	_ = c.o.Audit.Event(audit.Record{
@@ -207,7 +208,7 @@ func (c *Control) subtract(ctx context.Context, id wire.SessionID, before, now [
 		return nil
 	}
 	spec := v1alpha1.RevocationSpec{Session: string(id), Roles: lost, Reason: "the conditions of the role no longer hold"}
-	if _, err := c.o.Store.Revoke(ctx, spec, "control"); err != nil {
+	if _, err := c.o.Store.Revoke(ctx, spec, revoke.ByControl); err != nil {
 		return fmt.Errorf("subtract roles of session %s: %v", id, err)
 	}
 	return nil

@@ -21,13 +21,14 @@ type denySet struct {
 
 type revocation struct {
 	name, reason string
-	// unfit: a session that ended because of its device.
+	// unfit: a session that control ended.
 	unfit bool
 }
 
-// ByDevice is RevocationSpec.By of a session that control ended because its
-// device may not go on. A login from it would be refused, so none is advised.
-const ByDevice = "control (device)"
+// ByControl is RevocationSpec.By of what control does itself. A session that it
+// ends, it ends because of the device or the certificate, where administrators
+// help and a login does not.
+const ByControl = "control"
 
 // change subtracts roles from what was evaluated before its epoch; roles of a
 // newer token were evaluated after it and stand.
@@ -47,7 +48,7 @@ func newDenySet(revocations []*v1alpha1.Revocation, epoch wire.Epoch) *denySet {
 		if !ok {
 			continue
 		}
-		entry := revocation{name: r.Name, reason: r.Spec.Reason, unfit: r.Spec.By == ByDevice}
+		entry := revocation{name: r.Name, reason: r.Spec.Reason, unfit: r.Spec.By == ByControl}
 		if kind == v1alpha1.RevokedSession && len(r.Spec.Roles) > 0 {
 			s.addChange(r, entry)
 			continue
