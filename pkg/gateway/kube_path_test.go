@@ -149,7 +149,7 @@ func (p *person) judged(method, path string) (verb, resource, subresource string
 	p.rig.t.Helper()
 	before := len(p.rig.records())
 	response := p.send(method, path)
-	var records = p.rig.records()
+	records := p.rig.records()
 	p.rig.eventually("a record", func() bool {
 		records = p.rig.records()
 		return len(records) > before && records[len(records)-1].Code != 0

@@ -261,15 +261,20 @@ func TestV103(t *testing.T) {
 	t.Parallel()
 	r, _ := realRig(t, v1alpha1.ImpersonationConstrained, everything)
 	for _, test := range []struct{ method, path, body string }{
-		{"GET", "/api/v1/pods", ""}, {"GET", "/api/v1/namespaces/kube-system/secrets", ""}, {"GET", "/api/v1/nodes", ""},
-		{"GET", "/api/v1/pods?watch=1", ""}, {"GET", "/api/v1/namespaces/default/pods/x/log", ""},
+		{"GET", "/api/v1/pods", ""},
+		{"GET", "/api/v1/namespaces/kube-system/secrets", ""},
+		{"GET", "/api/v1/nodes", ""},
+		{"GET", "/api/v1/pods?watch=1", ""},
+		{"GET", "/api/v1/namespaces/default/pods/x/log", ""},
 		{"POST", "/api/v1/namespaces", `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"x"}}`},
 		{"PUT", "/api/v1/namespaces/default", `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"default"}}`},
 		{"PATCH", "/api/v1/namespaces/default", `{}`},
-		{"DELETE", "/api/v1/namespaces/default", ""}, {"DELETE", "/api/v1/namespaces/default/pods", ""},
+		{"DELETE", "/api/v1/namespaces/default", ""},
+		{"DELETE", "/api/v1/namespaces/default/pods", ""},
 		{"POST", "/api/v1/namespaces/default/pods/x/exec?command=id", ""},
 		{"POST", "/api/v1/namespaces/zt-system/serviceaccounts/zt-impersonate/token", `{"kind":"TokenRequest","apiVersion":"authentication.k8s.io/v1"}`},
-		{"GET", "/metrics", ""}, {"GET", "/logs/", ""},
+		{"GET", "/metrics", ""},
+		{"GET", "/logs/", ""},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), test.method, r.kube.upstream.Base().String()+test.path, strings.NewReader(test.body))
 		must(t, err)

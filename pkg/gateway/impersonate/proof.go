@@ -146,8 +146,10 @@ func tooWideMode(rule rbacv1.PolicyRule) string {
 func (p *Prover) legacyAllowed(ctx context.Context, needs Needs, users []string) (string, error) {
 	type question struct{ verb, group, resource, name string }
 	questions := []question{
-		{legacyVerb, "", "groups", "system:masters"}, {legacyVerb, "", "users", "system:admin"},
-		{legacyVerb, "", "users", "zt-nobody-in-particular"}, {legacyVerb, "", "serviceaccounts", "default"},
+		{legacyVerb, "", "groups", "system:masters"},
+		{legacyVerb, "", "users", "system:admin"},
+		{legacyVerb, "", "users", "zt-nobody-in-particular"},
+		{legacyVerb, "", "serviceaccounts", "default"},
 		// A constrained rule for groups that names none.
 		{identityVerb, "authentication.k8s.io", "groups", "system:masters"},
 	}
