@@ -104,6 +104,7 @@ type Kube struct {
 	authn    authn.Authenticator
 	limiter  *limit.Limiter
 	infos    *apirequest.RequestInfoFactory
+	objects  *objectReader
 	upstream *stream.Upstream
 	proxy    *stream.Proxy
 	prover   *impersonate.Prover
@@ -148,6 +149,10 @@ func NewKube(o KubeOptions) (*Kube, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %q: %w", o.Cluster.Name, err)
 	}
+	objects, err := newObjectReader()
+	if err != nil {
+		return nil, err
+	}
 	name := wire.ClusterName(o.Cluster.Name)
 	k := &Kube{
 		o:          o,
@@ -160,6 +165,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 			Changed: func(c limit.Class) func(int) { return o.Metrics.InFlight(name, c.String()) },
 		}),
 		infos:    newRequestInfoFactory(),
+		objects:  objects,
 		upstream: upstream,
 		proxy:    stream.NewProxy(upstream),
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},

@@ -300,7 +300,7 @@ func (x *exchange) requestinfo() *wire.Refusal {
 func (x *exchange) proxied() bool { return x.info.IsResourceRequest && x.info.Subresource == "proxy" }
 
 func (x *exchange) policy() *wire.Refusal {
-	x.decision = x.snapshot.Policy.Decide(policy.Input{
+	in := policy.Input{
 		Now:             x.began,
 		User:            x.who.User,
 		Roles:           x.roles,
@@ -314,7 +314,15 @@ func (x *exchange) policy() *wire.Refusal {
 		Name:            x.info.Name,
 		Path:            x.info.Path,
 		ResourceRequest: x.info.IsResourceRequest,
-	})
+	}
+	x.decision = x.snapshot.Policy.Decide(in)
+	if x.decision.Allowed && x.snapshot.Policy.WantsObject(&in) {
+		var refusal *wire.Refusal
+		if in.Object, refusal = x.object(); refusal != nil {
+			return refusal
+		}
+		x.decision = x.snapshot.Policy.Decide(in)
+	}
 	if x.decision.WouldDeny {
 		x.kube.o.Metrics.WouldDeny(x.kube.name)
 	}
