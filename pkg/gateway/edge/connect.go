@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/h2conn"
@@ -56,13 +58,18 @@ func (t *tunnel) open(w http.ResponseWriter, r *http.Request, to target) {
 
 	facts := e.o.Facts(id)
 	facts.Cluster = to.cluster
-	var stream *h2conn.ServerStream
+	var mute atomic.Bool
 	if !to.control {
-		// The connection itself is registered, too, and cuts streams to control
-		// with a moment's grace; here are those that end at once.
-		release := e.o.Registry.Register(facts, func(*wire.Refusal) { cancel() })
+		// The kube part cuts by itself and tells the person why. So it gets a
+		// moment for that, in which nothing goes its way any more; then the stream
+		// ends, whatever the kube part knows.
+		over := func() {
+			mute.Store(true)
+			time.AfterFunc(cutGrace, cancel)
+		}
+		release := e.o.Registry.Register(facts, func(*wire.Refusal) { over() })
 		defer release()
-		stop := context.AfterFunc(t.streams, cancel)
+		stop := context.AfterFunc(t.streams, over)
 		defer stop()
 	}
 	backend, refusal := t.admit(to)
@@ -73,8 +80,8 @@ func (t *tunnel) open(w http.ResponseWriter, r *http.Request, to target) {
 		t.refuse(w, to, refusal)
 		return
 	}
-	var err error
-	if stream, err = h2conn.Accept(w, r); err != nil {
+	stream, err := h2conn.Accept(w, r)
+	if err != nil {
 		return // the client has gone
 	}
 	abort := context.AfterFunc(ctx, stream.Abort)
@@ -84,11 +91,31 @@ func (t *tunnel) open(w http.ResponseWriter, r *http.Request, to target) {
 		defer close(served)
 		defer stream.Close()
 		defer t.recoverPanic()
-		backend.ServeStream(ctx, stream, Notes{Client: t.client, Regime: RegimeTunnel, Session: id.Session, Device: id.Device})
+		backend.ServeStream(ctx, mutable{stream, &mute}, Notes{Client: t.client, Regime: RegimeTunnel, Session: id.Session, Device: id.Device})
 	}()
 	stream.Run()
 	cancel()
 	<-served
+}
+
+// mutable is a stream whose client can be made to say nothing more, while it can
+// still be told something.
+type mutable struct {
+	*h2conn.ServerStream
+	mute *atomic.Bool
+}
+
+// Read implements net.Conn.
+func (m mutable) Read(b []byte) (int, error) {
+	for {
+		n, err := m.ServerStream.Read(b)
+		if !m.mute.Load() {
+			return n, err
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
 }
 
 // admit finds the backend of a target. What does not exist and what must not be

@@ -13,8 +13,8 @@ import (
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-// cutGrace is what the streams to control get to tell the laptop why, when a
-// connection is cut. Streams to clusters are ended at once.
+// cutGrace is what a backend gets to tell the laptop why, when a stream or a
+// connection is cut. What comes from the laptop no cluster hears from the cut on.
 const cutGrace = time.Second
 
 // tunnel is one connection on tunnel.DOMAIN.
@@ -178,8 +178,8 @@ func (t *tunnel) show(identity trust.Identity) *wire.Refusal {
 	return nil
 }
 
-// cut ends the connection for a reason: no new streams from now on, those to
-// clusters at once, the rest after a moment. It does not block.
+// cut ends the connection for a reason: no new streams from now on, nothing more
+// to clusters on those that run, and after a moment the end. It does not block.
 func (t *tunnel) cut(refusal *wire.Refusal) {
 	t.mu.Lock()
 	first := t.refusal == nil
