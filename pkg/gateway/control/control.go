@@ -79,6 +79,8 @@ type Control struct {
 
 	// records serialises read-modify-write of session records.
 	records locks
+	// shown is the latest certificate that came of each session, its serial.
+	shown sync.Map // by wire.SessionID
 
 	mu    sync.Mutex
 	peers map[net.Conn]*peer // by the *tls.Conn

@@ -170,3 +170,53 @@ func TestRevokedLatestCertificateEndsTheSession(t *testing.T) {
 		t.Error("what was opened with the first certificate lives on")
 	}
 }
+
+// An expired certificate renews nothing on gw. while the session lives by a newer
+// one, unless the answer that brought the newer was lost.
+func TestOldCertificateRenewsNoLiveSession(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l := r.laptop().login("alice")
+	client := l.stream()
+	request := func() wire.RenewRequest {
+		return wire.RenewRequest{CSR: csr(t, l.key), IDToken: l.token("alice", map[string]any{
+			"nonce": nil, "iat": r.clock.Now().Unix(), "exp": r.clock.Now().Add(8 * time.Hour).Unix(),
+		})}
+	}
+	first := l.cert
+	r.clock.advance(30 * time.Minute)
+	var second wire.Certificate
+	if refusal := l.ask(client, http.MethodPost, wire.PathCertificate, request(), &second); refusal != nil {
+		t.Fatal(refusal)
+	}
+	r.clock.advance(40 * time.Minute) // the first is over, the second is not
+	expired := func(certificate wire.Certificate) wire.RenewRequest {
+		in := request()
+		in.TXN, in.Certificate = l.check(wire.PurposeRenew), certificate.Chain
+		return in
+	}
+	l.cert = second
+	if _, refusal := l.mint(l.stream(), "prod"); refusal != nil { // shows it
+		t.Fatal(refusal)
+	}
+	refusal := r.post(wire.PathSessionRenew, expired(first), nil)
+	if got := mustRefuse(t, "the first while the second lives", refusal, wire.ReasonMethod); got.Status() != http.StatusConflict {
+		t.Errorf("status %d, want 409", got.Status())
+	}
+	r.clock.advance(40 * time.Minute) // both are over
+	var third wire.Certificate
+	if refusal := r.post(wire.PathSessionRenew, expired(first), &third); refusal != nil {
+		t.Errorf("when no certificate lives: %v", refusal)
+	}
+	// The answer is lost: nobody shows the third.
+	if refusal := r.post(wire.PathSessionRenew, expired(second), nil); refusal != nil {
+		t.Errorf("when the newest was never shown: %v", refusal)
+	}
+	record, _ := r.store.Session(l.cert.Session)
+	record.Ended = r.clock.Now()
+	if err := r.store.PutSession(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	r.Changed()
+	eventually(t, "what was shown of an ended session is forgotten", func() bool { _, known := r.shown.Load(record.ID); return !known })
+}

@@ -209,7 +209,7 @@ func (c *Control) issue(ctx context.Context, record store.SessionRecord, key *ec
 	if !who.issued.IsZero() { // userinfo says nothing about these
 		record.AMR, record.AuthTime = who.amr, who.authTime
 	}
-	record.LastRenewed, record.Serial = now, chain[0].SerialNumber.Text(16)
+	record.LastRenewed, record.Serial, record.NotAfter = now, chain[0].SerialNumber.Text(16), chain[0].NotAfter.UTC()
 	r.Session, r.Roles = record.ID, c.roles(c.o.Store.Snapshot(), record)
 	r.Detail = map[string]string{"serial": record.Serial, "notAfter": chain[0].NotAfter.UTC().Format(time.RFC3339)}
 	if refusal := c.allowed("session", r); refusal != nil {

@@ -67,9 +67,18 @@ func (c *Control) expiredIdentity(text string) (trust.Identity, *wire.Refusal, e
 	case err != nil:
 		return trust.Identity{}, wire.Refuse(wire.ReasonUnauthenticated, "kubectl zt login", "the certificate to renew is not this gateway's"), err
 	case !c.now().After(id.NotAfter):
-		return id, &wire.Refusal{Reason: wire.ReasonMethod, Code: http.StatusConflict, Message: "the certificate is still good; it is renewed through the tunnel"}, nil
+		return id, refuseLive(), nil
+	}
+	// An older certificate of a session that lives by a newer one. Should the
+	// answer that brought the newer have been lost, only this one is left.
+	if record, ok := c.o.Store.Session(id.Session); ok && !c.now().After(record.NotAfter) && c.showed(record) {
+		return id, refuseLive(), nil
 	}
 	return id, nil, nil
+}
+
+func refuseLive() *wire.Refusal {
+	return &wire.Refusal{Reason: wire.ReasonMethod, Code: http.StatusConflict, Message: "the certificate is still good; it is renewed through the tunnel"}
 }
 
 // renew issues the next certificate of a session: same device key, same

@@ -52,10 +52,35 @@ func (c *Control) factsOf(id trust.Identity, groups []string) revoke.Facts {
 	return facts
 }
 
-// Facts adds to a certificate what control knows of its session: the groups.
+// Facts adds to a certificate what control knows of its session: the groups. The
+// certificate has proved to be genuine, so it is also noted as shown.
 func (c *Control) Facts(id trust.Identity) revoke.Facts {
-	record, _ := c.o.Store.Session(id.Session)
+	record, ok := c.o.Store.Session(id.Session)
+	if ok && record.Serial == id.Serial && !c.showed(record) {
+		c.shown.Store(id.Session, id.Serial)
+	}
 	return c.factsOf(id, record.Groups)
+}
+
+// showed reports whether the laptop has shown the session's latest certificate
+// since this process began: then the answer that brought it was not lost.
+func (c *Control) showed(record store.SessionRecord) bool {
+	serial, _ := c.shown.Load(record.ID)
+	return serial == record.Serial
+}
+
+// forget keeps what was shown for live sessions only.
+func (c *Control) forget(live []store.SessionRecord) {
+	ids := make(map[any]bool, len(live))
+	for i := range live {
+		ids[live[i].ID] = true
+	}
+	c.shown.Range(func(id, _ any) bool {
+		if !ids[id] {
+			c.shown.Delete(id)
+		}
+		return true
+	})
 }
 
 // Admit decides whether somebody may open a stream to a cluster: he must be
@@ -101,12 +126,13 @@ const atOnce = 256
 // from every token out there; what he has gained waits for the next token. One
 // session that cannot be written keeps none of the others.
 func (c *Control) reevaluate(ctx context.Context) error {
-	snapshot := c.o.Store.Snapshot()
+	snapshot, live := c.o.Store.Snapshot(), c.o.Store.Sessions()
+	c.forget(live)
 	var settling sync.WaitGroup
 	var mu sync.Mutex
 	var first error
 	failed, places := 0, make(chan struct{}, atOnce)
-	for _, record := range c.o.Store.Sessions() {
+	for _, record := range live {
 		unfit, roles := c.unfit(snapshot, record), c.roles(snapshot, record)
 		if unfit == nil && slices.Equal(record.Roles, roles) {
 			continue

@@ -26,6 +26,8 @@ type SessionRecord struct {
 	Roles         []wire.Role `json:"roles,omitempty"`
 	// Serial of the latest certificate, lower-case hex.
 	Serial string `json:"serial,omitempty"`
+	// NotAfter is that certificate's end.
+	NotAfter time.Time `json:"notAfter,omitzero"`
 	// Nonce of the login's ID token, empty for device code.
 	Nonce string `json:"nonce,omitempty"`
 
