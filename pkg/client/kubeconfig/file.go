@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,8 +18,12 @@ import (
 	"github.com/kube-zt/zt/pkg/client/fault"
 )
 
-// maxFile is more than any kubeconfig that kubectl could stand.
-const maxFile = 32 << 20
+const (
+	// maxFile is more than any kubeconfig that kubectl could stand, in bytes.
+	maxFile = 32 << 20
+	// lockLimit is how long another writer is waited for; one takes milliseconds.
+	lockLimit = 10 * time.Second
+)
 
 // Options of an Update.
 type Options struct {
@@ -295,7 +300,7 @@ func replace(path string, data []byte) error {
 // FILE.lock may write FILE.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(lockLimit)
 	for {
 		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL, 0)
 		if err == nil {
@@ -311,7 +316,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(time.Millisecond + rand.N(10*time.Millisecond)): // nobody is always late
 		}
 	}
 }

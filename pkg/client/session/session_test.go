@@ -149,8 +149,14 @@ func TestVersions(t *testing.T) {
 		ours, least string
 		ok          bool
 	}{
-		{"v1.2.3", "", true}, {"v1.2.3", "v1.2.3", true}, {"v1.10.0", "v1.9.9", true}, {"v1.2.3-rc.1+meta", "v1.2.3", true},
-		{"v1.2.2", "v1.2.3", false}, {"v0.9.9", "1.0.0", false}, {"devel", "v9.9.9", true}, {"v1.2", "v1.3.0", true},
+		{"v1.2.3", "", true},
+		{"v1.2.3", "v1.2.3", true},
+		{"v1.10.0", "v1.9.9", true},
+		{"v1.2.3-rc.1+meta", "v1.2.3", true},
+		{"v1.2.2", "v1.2.3", false},
+		{"v0.9.9", "1.0.0", false},
+		{"devel", "v9.9.9", true},
+		{"v1.2", "v1.3.0", true},
 	} {
 		if err := oldEnough(tc.ours, tc.least); (err == nil) != tc.ok {
 			t.Errorf("%s for %s: %v", tc.ours, tc.least, err)
