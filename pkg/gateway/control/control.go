@@ -79,6 +79,8 @@ type Control struct {
 
 	// records serialises read-modify-write of session records.
 	records locks
+	// shares serialises what one person adds to the state.
+	shares locks
 	// shown is the latest certificate that came of each session, its serial.
 	shown sync.Map // by wire.SessionID
 

@@ -112,8 +112,12 @@ func owner(d v1alpha1.Device, user wire.User) (has, is bool) {
 	return false, false
 }
 
-// observe makes somebody the owner of a device that he used, if it has none.
+// observe makes somebody the owner of a device that he used, if it has none. The
+// caller holds the lock of his share.
 func (c *Control) observe(ctx context.Context, t transaction, user wire.User) (v1alpha1.Device, *wire.Refusal, error) {
+	if refusal := c.mayOwn(user, t.Device); refusal != nil {
+		return v1alpha1.Device{}, refusal, nil
+	}
 	d, err := c.o.Store.ObserveDevice(ctx, t.Device, v1alpha1.DeviceStatus{
 		Thumbprint:   string(t.Thumbprint),
 		Owner:        string(user.Name),
@@ -161,6 +165,7 @@ func (c *Control) enroll(ctx context.Context, from source, in *wire.EnrollReques
 	if refusal := c.allowed("enroll", r); refusal != nil {
 		return nil, refusal
 	}
+	defer c.shares.lock(share(who.user))()
 	r.Event = audit.EventDeviceEnrolled
 	if err := c.deviceMay(c.o.Store.Snapshot(), t.Device, t.Thumbprint, wire.PurposeEnroll); err != nil {
 		return nil, c.refused("enroll", r, explainDevice(err), nil)

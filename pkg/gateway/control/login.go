@@ -94,9 +94,16 @@ func (c *Control) session(ctx context.Context, from source, in *wire.SessionRequ
 	}
 
 	r.Event = audit.EventSession
+	defer c.shares.lock(share(who.user))()
+	if refusal := c.mayLogIn(who.user); refusal != nil {
+		return refused(refusal, nil)
+	}
 	tier, refusal, err := c.admitDevice(ctx, in, t, who)
 	if refusal != nil {
 		return refused(refusal, err)
+	}
+	if err := c.makeRoom(ctx, who.user); err != nil {
+		return refused(refuseStore(), err)
 	}
 	now := c.now().UTC()
 	record := store.SessionRecord{

@@ -217,22 +217,34 @@ func (s *Store) Session(id wire.SessionID) (SessionRecord, bool) {
 	return r.clone(), ok
 }
 
+// SessionsOf are all records of a person's sessions, also of those that ended
+// lately, oldest first.
+func (s *Store) SessionsOf(user wire.User) []SessionRecord {
+	now := s.now()
+	return s.sessions(func(r *SessionRecord) bool { return r.User.Same(user) && !r.forgotten(now) })
+}
+
 // Sessions are all records of sessions that have not ended, oldest first.
 func (s *Store) Sessions() []SessionRecord {
 	now := s.now()
+	return s.sessions(func(r *SessionRecord) bool { return r.Ended.IsZero() && now.Before(r.End) })
+}
+
+// sessions are the records that are wanted, oldest first.
+func (s *Store) sessions(wanted func(*SessionRecord) bool) []SessionRecord {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var live []SessionRecord
+	var found []SessionRecord
 	for _, r := range s.st.Sessions {
-		if r.Ended.IsZero() && now.Before(r.End) {
-			live = append(live, r.clone())
+		if wanted(&r) {
+			found = append(found, r.clone())
 		}
 	}
-	slices.SortFunc(live, func(a, b SessionRecord) int {
+	s.mu.Unlock()
+	slices.SortFunc(found, func(a, b SessionRecord) int {
 		if c := a.Issued.Compare(b.Issued); c != 0 {
 			return c
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	return live
+	return found
 }

@@ -43,6 +43,9 @@ type SessionRecord struct {
 	IDTokenExpires  time.Time `json:"idTokenExpires,omitzero"`
 }
 
+// forgotten: nobody needs the record any more.
+func (r *SessionRecord) forgotten(now time.Time) bool { return now.After(r.End.Add(keepRecord)) }
+
 // clone: records leave and enter the store by value.
 func (r SessionRecord) clone() SessionRecord {
 	r.Groups = slices.Clone(r.Groups)

@@ -255,7 +255,7 @@ func (s *state) expire(now time.Time) {
 		}
 	}
 	for id, r := range s.Sessions {
-		if now.After(r.End.Add(keepRecord)) {
+		if r.forgotten(now) {
 			delete(s.Sessions, id)
 		}
 	}
