@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kube-zt/zt/test/bench/floor"
+	"github.com/kube-zt/zt/test/bench/proc"
 	"github.com/kube-zt/zt/test/bench/report"
 	"github.com/kube-zt/zt/test/env"
 )
@@ -54,6 +55,7 @@ type bench struct {
 	built   bool   // the small programs are there
 
 	cp       *env.ControlPlane
+	server   int    // process id of the API server
 	pods     int    // how many were created
 	account  string // token of the floors' account
 	keys     floor.Keys
@@ -197,6 +199,10 @@ func (b *bench) controlPlane(ctx context.Context) (*env.ControlPlane, error) {
 	}
 	b.atEnd(func() { _ = cp.Stop() })
 	b.cp = cp
+	_, port, _ := strings.Cut(strings.TrimPrefix(cp.URL, "https://"), ":")
+	if b.server, err = proc.Find("kube-apiserver", "--secure-port="+port); err != nil {
+		return nil, err
+	}
 	if err := cp.Apply(ctx, rights); err != nil {
 		return nil, err
 	}

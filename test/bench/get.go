@@ -87,6 +87,7 @@ const (
 	gatewayCPU = "gateway CPU" // milliseconds per request
 	laptopCPU  = "laptop CPU"
 	bothCPU    = "CPU"
+	serverCPU  = "API server CPU"
 )
 
 func (s samples) addLoad(way string, l load) {
@@ -96,6 +97,7 @@ func (s samples) addLoad(way string, l load) {
 	s.add(way, p99, quantile(l.latencies, 0.99))
 	s.add(way, gatewayCPU, milliseconds(l.used.gateway)/n)
 	s.add(way, laptopCPU, milliseconds(l.used.laptop)/n)
+	s.add(way, serverCPU, milliseconds(l.used.server)/n)
 	s.add(way, bothCPU, milliseconds(l.used.gateway+l.used.laptop)/n)
 }
 
@@ -153,13 +155,13 @@ func (s samples) figure(name, unit, zt, beside, metric string, target report.Tar
 }
 
 func loadColumns() report.Table {
-	return report.Table{Columns: []string{"", "requests/s", "to direct", "p50 ms", "p99 ms", "gateway CPU ms", "laptop CPU ms"}}
+	return report.Table{Columns: []string{"", "requests/s", "to direct", "p50 ms", "p99 ms", "gateway CPU ms", "laptop CPU ms", "API server CPU ms"}}
 }
 
 func (s samples) loadRows(t *report.Table, ways []*way, prefix string) {
 	for _, w := range ways {
 		t.Add(prefix+w.name, s.median(w.name, perSecond), s.ratio(w.name, direct, perSecond), s.median(w.name, p50), s.median(w.name, p99),
-			whenAny(w.gateway, s.median(w.name, gatewayCPU)), whenAny(w.laptop, s.median(w.name, laptopCPU)))
+			whenAny(w.gateway, s.median(w.name, gatewayCPU)), whenAny(w.laptop, s.median(w.name, laptopCPU)), s.median(w.name, serverCPU))
 	}
 }
 

@@ -35,8 +35,8 @@ type way struct {
 	dial  string   // host:port to dial instead of base's, or empty
 	token func(context.Context) (string, error)
 	// Processes in between: the proxy or gateway, and the laptop's half. Zero when
-	// there is none.
-	gateway, laptop int
+	// there is none. And the API server at the end.
+	gateway, laptop, server int
 }
 
 // transport makes a transport that shares no connection with another one.
@@ -104,24 +104,27 @@ func (w *way) request(ctx context.Context, method, path string, header http.Head
 }
 
 // usage is CPU time since the start of the processes of a way.
-type usage struct{ gateway, laptop time.Duration }
+type usage struct{ gateway, laptop, server time.Duration }
 
 func (w *way) usage() (usage, error) {
 	var u usage
-	var err error
-	if w.gateway != 0 {
-		if u.gateway, err = proc.CPU(w.gateway); err != nil {
+	for _, part := range []struct {
+		pid int
+		to  *time.Duration
+	}{{w.gateway, &u.gateway}, {w.laptop, &u.laptop}, {w.server, &u.server}} {
+		if part.pid == 0 {
+			continue
+		}
+		var err error
+		if *part.to, err = proc.CPU(part.pid); err != nil {
 			return u, err
 		}
 	}
-	if w.laptop != 0 {
-		u.laptop, err = proc.CPU(w.laptop)
-	}
-	return u, err
+	return u, nil
 }
 
 func (u usage) since(before usage) usage {
-	return usage{gateway: u.gateway - before.gateway, laptop: u.laptop - before.laptop}
+	return usage{gateway: u.gateway - before.gateway, laptop: u.laptop - before.laptop, server: u.server - before.server}
 }
 
 // ways returns those of names that can be had: without zt, not its own.
@@ -138,6 +141,7 @@ func (b *bench) ways(ctx context.Context, names ...string) ([]*way, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		w.server = b.server
 		ways = append(ways, w)
 	}
 	return ways, nil

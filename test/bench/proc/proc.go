@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,4 +77,31 @@ func Sockets(pid int) (int, error) {
 		}
 	}
 	return sockets, nil
+}
+
+// Find returns a process of the program of that name whose command line has all
+// the words.
+func Find(program string, words ...string) (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			continue // has ended
+		}
+		line := strings.Split(string(content), "\x00")
+		if filepath.Base(line[0]) != program {
+			continue
+		}
+		found := true
+		for _, word := range words {
+			found = found && slices.Contains(line, word)
+		}
+		if found {
+			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return 0, fmt.Errorf("no process %s %s", program, strings.Join(words, " "))
 }

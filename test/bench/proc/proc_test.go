@@ -3,6 +3,7 @@ package proc
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -63,5 +64,16 @@ func TestSockets(t *testing.T) {
 	defer listener.Close()
 	if after, err := Sockets(os.Getpid()); err != nil || after != before+1 {
 		t.Errorf("sockets %d, then with a listener %d, %v", before, after, err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	t.Parallel()
+	got, err := Find(filepath.Base(os.Args[0]), os.Args[0])
+	if err != nil || got != os.Getpid() {
+		t.Errorf("found %d, %v, want ourselves, %d", got, err, os.Getpid())
+	}
+	if got, err := Find(filepath.Base(os.Args[0]), "no such word"); err == nil {
+		t.Errorf("found %d", got)
 	}
 }
