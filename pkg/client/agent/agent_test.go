@@ -520,3 +520,31 @@ func TestAgentLeavesWithItsSocket(t *testing.T) {
 		t.Error("the agent stays although nobody can find it")
 	}
 }
+
+// With another gateway still in use the agent stays, but the port of the
+// kubeconfigs goes with the last profile that has one.
+func TestLogoutOfOneOfTwoGateways(t *testing.T) {
+	t.Parallel()
+	r, access, _ := ready(t, idp.Options{}, nil)
+	if err := r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL(), Pin: pinOf(r), Name: "second"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	second := attended(agent.OpLogin)
+	second.Profile = "second"
+	if err := r.get(second, agent.LoginArgs{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.get(attended(agent.OpLogout), agent.LogoutArgs{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	assertClosed(t, access.Port)
+	var st agent.StatusResult
+	if err := r.get(agent.Request{Op: agent.OpStatus}, nil, &st); err != nil || len(st.Sessions) != 2 {
+		t.Fatalf("%+v %v", st, err)
+	}
+	for _, s := range st.Sessions {
+		if s.LoggedIn != (s.Profile == "second") {
+			t.Errorf("%s: logged in %v", s.Profile, s.LoggedIn)
+		}
+	}
+}
