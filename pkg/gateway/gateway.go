@@ -181,6 +181,7 @@ func (g *Gateway) openControl(context.Context) (err error) {
 		Metrics:     g.metrics,
 		Logger:      g.log,
 		Now:         g.now,
+		Foreign:     g.further.MayName,
 		Reachable:   func(name wire.ClusterName) bool { return g.clusters.reachable(name) },
 	})
 	return err

@@ -156,6 +156,28 @@ func (f *FurtherIssuers) Issuers() []wire.Issuer {
 	return list
 }
 
+// MayName reports whether name could be that of somebody, or of a group, at a
+// further issuer. Whoever logs in through zt must not have it: a role holds names
+// and not issuers. Where an expression makes the names, every name with a prefix
+// could be one. A nil f names nobody.
+func (f *FurtherIssuers) MayName(name string) bool {
+	if f == nil {
+		return false
+	}
+	for _, issuer := range f.issuers {
+		m := &issuer.config.ClaimMappings
+		for _, mapping := range []apiserver.PrefixedClaimOrExpression{m.Username, m.Groups} {
+			switch {
+			case mapping.Expression != "" && strings.IndexByte(name, ':') > 0:
+				return true
+			case mapping.Prefix != nil && *mapping.Prefix != "" && strings.HasPrefix(name, *mapping.Prefix):
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ExtraKeys are the extra keys that claims are mapped to, for the rights of the
 // gateway's own account.
 func (f *FurtherIssuers) ExtraKeys() []string {

@@ -46,6 +46,9 @@ type Options struct {
 	Now         func() time.Time // may be nil
 	// Reachable reports whether a cluster can be used now; nil: it can.
 	Reachable func(wire.ClusterName) bool
+	// Foreign reports whether a name could be one of a further issuer's people or
+	// groups, which nobody who logs in may have; nil: there are none.
+	Foreign func(name string) bool
 	// Transport replaces the way to the issuer in tests.
 	Transport http.RoundTripper
 }
@@ -101,6 +104,9 @@ func New(o Options) (*Control, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Foreign == nil {
+		o.Foreign = func(string) bool { return false }
 	}
 	if o.Reachable == nil {
 		o.Reachable = func(wire.ClusterName) bool { return true }

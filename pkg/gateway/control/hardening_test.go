@@ -220,3 +220,31 @@ func TestOldCertificateRenewsNoLiveSession(t *testing.T) {
 	r.Changed()
 	eventually(t, "what was shown of an ended session is forgotten", func() bool { _, known := r.shown.Load(record.ID); return !known })
 }
+
+// Who logs in takes no name that a further issuer may give, at a login and later:
+// roles are matched by name.
+func TestNamesOfFurtherIssuersAreReserved(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{foreign: func(name string) bool { return strings.HasPrefix(name, "ci:") }})
+	for what, claims := range map[string]map[string]any{
+		"user":  {"email": "ci:deployer@example.com"},
+		"group": {"groups": []string{"employees", "ci:deployers"}},
+	} {
+		l := r.laptop()
+		txn := l.check(wire.PurposeLogin)
+		refusal := l.session(wire.SessionRequest{TXN: txn, IDToken: l.token("alice", claims)})
+		if got := mustRefuse(t, what, refusal, wire.ReasonReservedIdentity); !strings.Contains(got.Message, "another issuer") {
+			t.Error(got.Message)
+		}
+	}
+	l := r.laptop().login("alice")
+	renewal := wire.RenewRequest{CSR: csr(t, l.key), IDToken: l.token("alice", map[string]any{"nonce": nil, "groups": []string{"ci:deployers"}})}
+	mustRefuse(t, "a group at a renewal", l.ask(l.stream(), http.MethodPost, wire.PathCertificate, renewal, nil), wire.ReasonReservedIdentity)
+
+	other := start(t, rigOptions{provider: r.idp})
+	l = other.laptop()
+	txn := l.check(wire.PurposeLogin)
+	if refusal := l.session(wire.SessionRequest{TXN: txn, IDToken: l.token("alice", map[string]any{"groups": []string{"ci:deployers"}})}); refusal != nil {
+		t.Errorf("where there is no further issuer: %v", refusal)
+	}
+}

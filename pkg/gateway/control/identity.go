@@ -30,6 +30,23 @@ type person struct {
 	authTime      time.Time
 }
 
+// person is whom verified claims are about. Roles match names and groups whoever
+// the issuer is, so none may be taken that a further issuer could give.
+func (c *Control) person(subject wire.Subject, claims map[string]json.RawMessage) (person, *wire.Refusal) {
+	p, refusal := mapPerson(&c.config.OIDC, subject, claims)
+	if refusal != nil {
+		return p, refusal
+	}
+	const why = "could be taken for one of another issuer's that this gateway accepts"
+	if c.o.Foreign(string(p.user.Name)) {
+		return p, refuseReserved("user name", why)
+	}
+	if slices.ContainsFunc(p.groups, c.o.Foreign) {
+		return p, refuseReserved("group", why)
+	}
+	return p, nil
+}
+
 // mapPerson reads username and groups out of verified claims.
 func mapPerson(o *v1alpha1.OIDC, subject wire.Subject, claims map[string]json.RawMessage) (person, *wire.Refusal) {
 	p := person{user: wire.User{Issuer: wire.Issuer(o.Issuer), Subject: subject}}

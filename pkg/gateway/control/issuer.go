@@ -81,7 +81,7 @@ func (c *Control) idToken(ctx context.Context, raw string) (assertion, *wire.Ref
 	if err != nil {
 		return assertion{}, c.refuseIDToken(err), err
 	}
-	p, refusal := mapPerson(&c.config.OIDC, token.Subject, token.Claims)
+	p, refusal := c.person(token.Subject, token.Claims)
 	if refusal != nil {
 		return assertion{person: p}, refusal, nil
 	}
@@ -131,7 +131,7 @@ func (c *Control) userinfo(ctx context.Context, accessToken string) (assertion, 
 	if json.Unmarshal(claims["sub"], &subject) != nil || subject == "" {
 		return assertion{}, c.refuseIDToken(nil), errors.New("userinfo: no subject")
 	}
-	p, refusal := mapPerson(&c.config.OIDC, subject, claims)
+	p, refusal := c.person(subject, claims)
 	return assertion{person: p}, refusal, nil
 }
 

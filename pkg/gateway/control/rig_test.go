@@ -138,6 +138,7 @@ type rigOptions struct {
 	config   func(*v1alpha1.GatewayConfiguration)
 	idp      idp.Options
 	provider *idp.Provider // instead of a new one
+	foreign  func(name string) bool
 }
 
 func start(t *testing.T, o rigOptions) *rig {
@@ -181,7 +182,7 @@ func start(t *testing.T, o rigOptions) *rig {
 	t.Cleanup(func() { log.Close() })
 	r.Control, err = New(Options{
 		Config: config, IssuerCA: r.idp.CAPEM(), Authorities: r.authority, Store: r.store, Registry: r.registry,
-		Audit: log, Metrics: r.metrics, Now: r.clock.Now,
+		Audit: log, Metrics: r.metrics, Now: r.clock.Now, Foreign: o.foreign,
 		Reachable: func(name wire.ClusterName) bool { _, down := r.reachable.Load(name); return !down },
 	})
 	if err != nil {
