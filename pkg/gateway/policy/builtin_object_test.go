@@ -119,13 +119,13 @@ func TestWantsObject(t *testing.T) {
 		"create clusterroles.rbac.authorization.k8s.io": true, "create roles.rbac.authorization.k8s.io dev": true,
 		"create " + crds: true, "create " + services: true,
 		"patch clusterroles.rbac.authorization.k8s.io /x": false, // named in the path
-		"patch " + crds + " /x":                            false,
-		"get " + crb + " /x":                               false,
-		"delete " + crb + " /x":                            false,
-		"list " + rb:                                       false,
-		"create clusterrolebindings.example.com":           false,
-		"create pods dev":                                  false,
-		"create pods/exec dev/x":                           false,
+		"patch " + crds + " /x":                           false,
+		"get " + crb + " /x":                              false,
+		"delete " + crb + " /x":                           false,
+		"list " + rb:                                      false,
+		"create clusterrolebindings.example.com":          false,
+		"create pods dev":                                 false,
+		"create pods/exec dev/x":                          false,
 	} {
 		in := ask(what, "root")
 		if got := c.WantsObject(&in); got != want {
