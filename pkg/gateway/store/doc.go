@@ -4,8 +4,10 @@
 //
 // From config/ a snapshot is taken only when two readings of the whole tree are
 // equal, parsed strictly, validated, compiled, and put in place by one pointer;
-// any fault keeps the old snapshot whole (TestV200, TestV201). What must outlive
-// the file that said it, revocations above all, is first written to state/.
+// any fault keeps the old configuration whole (TestV200, TestV201). What must
+// outlive the file that said it, revocations above all, is first written to
+// state/; a fault elsewhere does not keep it out
+// (TestRevocationsOfAFaultyConfigurationHold).
 //
 // state/ is one journal of checksummed records, each flushed to the disk before
 // the call that made it returns, and a snapshot file that the journal continues.
