@@ -3,15 +3,11 @@ package tunnel
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -363,44 +359,6 @@ func (o *Outer) Probe(ctx context.Context) {
 		wg.Go(func() { o.probe(ctx, l) })
 	}
 	wg.Wait()
-}
-
-// Renew shows the edge a renewed certificate (PEM) on each connection. One on
-// which it is not taken gets no more streams: new ones go over a new handshake.
-func (o *Outer) Renew(ctx context.Context, chain string) {
-	o.mu.Lock()
-	links := slices.Clone(o.links)
-	o.mu.Unlock()
-	body, err := json.Marshal(wire.RenewPeer{Chain: chain})
-	if err != nil {
-		return
-	}
-	u := (&url.URL{Scheme: "https", Host: o.cfg.ServerName, Path: wire.PathRenewPeer}).String()
-	for _, l := range links {
-		if err := post(ctx, l, u, string(body)); err != nil {
-			o.cfg.Log.Info("edge did not take the renewed certificate", "error", fault.Escape(err.Error()))
-			l.Retire()
-			o.nudge()
-		}
-	}
-}
-
-func post(ctx context.Context, l *link, u, body string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := l.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("status %s", resp.Status)
-	}
-	return nil
 }
 
 // Links is how many connections stand and how many streams are on them.
