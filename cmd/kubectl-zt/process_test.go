@@ -22,12 +22,16 @@ import (
 	"github.com/kube-zt/zt/test/idp"
 )
 
+// buildDir is set by built; TestMain removes it.
+var buildDir string
+
 // built are the shipped binary, as a release builds it, in two versions.
 var built = sync.OnceValues(func() (map[string]string, error) {
 	dir, err := os.MkdirTemp("", "zt-binaries")
 	if err != nil {
 		return nil, err
 	}
+	buildDir = dir
 	binaries := map[string]string{}
 	for _, v := range []string{"v1.0.0", "v1.1.0"} {
 		path := filepath.Join(dir, v, "kubectl-zt")

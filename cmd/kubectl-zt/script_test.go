@@ -23,10 +23,18 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tidy{m}, map[string]func(){
 		"kubectl-zt": main,
 		"page":       page,
 	})
+}
+
+// tidy removes what the tests of the package have built together.
+type tidy struct{ m *testing.M }
+
+func (t tidy) Run() int {
+	defer os.RemoveAll(buildDir)
+	return t.m.Run()
 }
 
 // page is the person's browser: it hands the address to the test, which signs the
