@@ -33,8 +33,9 @@ func TestMain(m *testing.M) {
 type tidy struct{ m *testing.M }
 
 func (t tidy) Run() int {
-	defer os.RemoveAll(buildDir)
-	return t.m.Run()
+	code := t.m.Run()
+	os.RemoveAll(buildDir)
+	return code
 }
 
 // page is the person's browser: it hands the address to the test, which signs the
