@@ -25,9 +25,13 @@ controlplane: ## the real control plane, built once into a cache outside the tre
 demo: controlplane ## the main job on loopback, then stays up; ONCE=1 ends by itself
 	go run ./test/demo $(if $(ONCE),--once)
 
+# A test that fails on a crowded machine is run again, twice at most, and only
+# when few have failed; the summary names it all the same.
+GOTESTSUM := $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=2 --rerun-fails-max-failures=5
+
 test: packages controlplane ## unit, race, end to end on the real control plane, fences, lint
-	$(TOOL) gotestsum --format pkgname-and-test-fails -- -timeout 20m ./...
-	CGO_ENABLED=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -race -short -timeout 20m ./pkg/... ./cmd/...
+	$(GOTESTSUM) --packages ./... -- -timeout 20m
+	CGO_ENABLED=1 $(GOTESTSUM) --packages './pkg/... ./cmd/...' -- -race -short -timeout 20m
 	$(MAKE) lint
 
 soak: packages controlplane ## the long and full-count forms of the tests
