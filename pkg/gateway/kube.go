@@ -259,8 +259,11 @@ func SameUpstream(a, b *v1alpha1.TargetCluster) bool {
 // over the rights of the gateway's own account there, until ctx ends. Until the
 // first proof has succeeded every request is refused.
 func (k *Kube) Run(ctx context.Context) error {
-	served := make(chan error, 1)
-	go func() { served <- k.server.Serve(k.queue) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = k.server.Serve(k.queue) // ends when the queue does
+	}()
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)

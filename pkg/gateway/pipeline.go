@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
 	"errors"
@@ -14,8 +15,6 @@ import (
 	"time"
 
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
-
-	"crypto/sha256"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/authn"
@@ -116,7 +115,7 @@ func (x *exchange) finish() {
 	abort := false
 	switch {
 	case broken == nil:
-	case broken == http.ErrAbortHandler: //nolint:errorlint // net/http compares it by identity as well
+	case broken == http.ErrAbortHandler:
 		// The answer broke off: because of a cut, or because one side went away.
 		abort = cut == nil || !x.w.farewell(x.numbered(cut))
 	default:
