@@ -263,11 +263,13 @@ func TestV075ConcurrentWritersLoseNothing(t *testing.T) {
 	reading := make(chan struct{})
 	go func() {
 		defer close(reading)
+		look := time.NewTicker(5 * time.Millisecond) // the writers need the processor, too
+		defer look.Stop()
 		for {
 			select {
 			case <-stop:
 				return
-			default:
+			case <-look.C:
 				if c, err := clientcmd.LoadFromFile(path); err != nil || len(c.Contexts) < 50 {
 					t.Errorf("a reader saw a torn file: %v", err)
 					return
