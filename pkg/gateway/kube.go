@@ -100,17 +100,18 @@ type Kube struct {
 	directHost string // CLUSTER.direct.DOMAIN
 	log        *slog.Logger
 
-	acceptor *evidence.Acceptor
-	authn    authn.Authenticator
-	limiter  *limit.Limiter
-	infos    *apirequest.RequestInfoFactory
-	objects  *objectReader
-	upstream *stream.Upstream
-	proxy    *stream.Proxy
-	prover   *impersonate.Prover
-	links    links
-	server   *http.Server
-	queue    *queue
+	acceptor   *evidence.Acceptor
+	authn      authn.Authenticator
+	limiter    *limit.Limiter
+	infos      *apirequest.RequestInfoFactory
+	objects    *objectReader
+	upstream   *stream.Upstream
+	proxy      *stream.Proxy
+	prover     *impersonate.Prover
+	links      links
+	judgements judgements
+	server     *http.Server
+	queue      *queue
 	// What is recorded of streams that proved nothing.
 	garbage, directGarbage *rate.Limiter
 

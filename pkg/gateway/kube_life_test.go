@@ -468,3 +468,92 @@ func TestNothingLeft(t *testing.T) {
 		return len(r.kube.links.byConn) == 0 && len(r.kube.links.byPeer) == 0 && len(r.registry.Live()) == 0
 	})
 }
+
+// TestPolicyActsOnStreams: what lives on is judged again when policies change,
+// and with the passing of time.
+func TestPolicyActsOnStreams(t *testing.T) {
+	t.Parallel()
+	permissive := fmt.Sprintf(`
+apiVersion: kube-zt.io/v1alpha1
+kind: AccessRole
+metadata: {name: all}
+spec: {users: ["*"], device: {tiers: [none, software]}}
+---
+apiVersion: kube-zt.io/v1alpha1
+kind: AccessPolicy
+metadata: {name: soft}
+spec:
+  roles: [all]
+  clusters: ["*"]
+  rules: [{verbs: [get], apiGroups: [""], resources: [configmaps]}]
+  enforcement: {mode: Permissive, until: %q}
+`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	for name, test := range map[string]struct {
+		manifests string
+		change    func(*rig)
+		want      string // "" where it lives on
+	}{
+		"taken away":  {everything, func(r *rig) { r.manifests(readers) }, "zt:"},
+		"still there": {everything, func(r *rig) { r.manifests(strings.Replace(everything, "name: everything", "name: renamed", 1)) }, ""},
+		"disabled": {everything, func(r *rig) {
+			cluster := *r.snapshot.Load().Clusters["prod"]
+			cluster.Spec.Access = v1alpha1.AccessDisabled
+			r.apply(&cluster, everything)
+		}, "disabled"},
+		"permissive ends": {permissive, func(r *rig) { r.ahead.Store(int64(61 * time.Minute)) }, "zt:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, rigOptions{manifests: test.manifests})
+			alice := r.person("alice@example.com")
+			alice.renew(4 * time.Hour)
+			r.upstream.handle(func(w http.ResponseWriter, q *http.Request) {
+				if q.Header.Get("Upgrade") != "" {
+					switched(switching("websocket"), echo)(w, q)
+					return
+				}
+				watchUpstream(oneEvent)(w, q)
+			})
+			watch, err := alice.http("h2").Do(alice.request(http.MethodGet, "/api/v1/pods?watch=1", nil))
+			must(t, err)
+			defer watch.Body.Close()
+			exec := alice.open(alice.upgrade("GET", execPath, "websocket"))
+			if exec.answer.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("%d %s", exec.answer.StatusCode, exec.body())
+			}
+			began := time.Now()
+			test.change(r)
+			if test.want == "" {
+				r.eventually("both were judged by the new policies", func() bool {
+					r.kube.judgements.mu.Lock()
+					defer r.kube.judgements.mu.Unlock()
+					by := 0
+					for j := range r.kube.judgements.live {
+						if j.by == r.snapshot.Load().Policy {
+							by++
+						}
+					}
+					return by == 2
+				})
+				if _, err := exec.Write([]byte{0x82, 1, 'x'}); err != nil {
+					t.Fatal(err)
+				}
+				if b, err := exec.reader.Peek(3); err != nil || b[2] != 'x' {
+					t.Errorf("%q, %v", b, err)
+				}
+				return
+			}
+			rest, err := io.ReadAll(watch.Body)
+			if err != nil || !strings.Contains(string(rest), `"type":"ERROR"`) || !strings.Contains(string(rest), test.want) {
+				t.Errorf("watch: %v %q", err, rest)
+			}
+			last, _ := io.ReadAll(exec.reader)
+			if len(last) < 4 || last[0] != 0x88 {
+				t.Errorf("exec: %q", last)
+			}
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("cut after %s", took)
+			}
+		})
+	}
+}

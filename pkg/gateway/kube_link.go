@@ -259,7 +259,8 @@ func (l *link) proven() {
 	}
 }
 
-// sweep cuts the connections whose certificate has ended. It goes by the clock on
+// sweep cuts the connections whose certificate has ended, and the streams that
+// policy does not allow any more. It goes by the clock on
 // the wall, which may be set, and not by timers, which would not notice.
 func (ls *links) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepEvery)
@@ -271,6 +272,9 @@ func (ls *links) sweep(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := ls.kube.o.Now()
+		if s := ls.kube.o.Snapshot(); s != nil {
+			ls.kube.judgements.again(s.Policy, now)
+		}
 		for _, l := range ls.all() {
 			if l.ended(now) {
 				l.cut(wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the session's certificate has ended and was not renewed"))

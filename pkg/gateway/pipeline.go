@@ -54,6 +54,7 @@ type exchange struct {
 	roles    []wire.Role
 	info     *apirequest.RequestInfo
 	long     bool
+	asked    policy.Input
 	decision policy.Decision
 
 	failure error // of the leg upstream, for the record
@@ -107,8 +108,9 @@ func (x *exchange) finish() {
 	broken := recover()
 	x.release()
 	x.slot.Release()
-	var cut *wire.Refusal
-	if !errors.As(context.Cause(x.ctx), &cut) {
+	// A cut that came when everything had been said is none.
+	cut := x.splice.Cut
+	if broken != nil && !errors.As(context.Cause(x.ctx), &cut) {
 		cut = nil
 	}
 	x.cancel(context.Canceled)
@@ -322,6 +324,7 @@ func (x *exchange) policy() *wire.Refusal {
 		}
 		x.decision = x.snapshot.Policy.Decide(in)
 	}
+	x.asked = in
 	if x.decision.WouldDeny {
 		x.kube.o.Metrics.WouldDeny(x.kube.name)
 	}
@@ -364,6 +367,9 @@ func (x *exchange) impersonate() *wire.Refusal {
 }
 
 func (x *exchange) stream() *wire.Refusal {
+	if x.long {
+		defer x.kube.judgements.add(&judged{who: x.who, in: x.asked, cut: x.cut, by: x.snapshot.Policy, at: x.began})()
+	}
 	if x.upgrade != nil {
 		return x.streamUpgrade()
 	}

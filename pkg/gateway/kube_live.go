@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/gateway/authn"
+	"github.com/kube-zt/zt/pkg/gateway/policy"
+	"github.com/kube-zt/zt/pkg/wire"
+)
+
+// judgeEvery is how often a live stream is judged again when the policies have
+// not changed: what they say may depend on the time.
+const judgeEvery = 3 * time.Second
+
+// judged is a request that was allowed and lives on: a watch, a log that is
+// followed, an upgraded stream. What has been allowed to begin may go on only
+// while it would still be allowed to.
+type judged struct {
+	who *authn.Identity
+	in  policy.Input
+	cut func(*wire.Refusal)
+
+	// by which it was judged last, and when; guarded by judgements.mu once it lives
+	by *policy.Compiled
+	at time.Time
+}
+
+// judgements are the live streams of one Kube.
+type judgements struct {
+	mu   sync.Mutex
+	live map[*judged]struct{}
+}
+
+// add takes j in until release is called.
+func (js *judgements) add(j *judged) (release func()) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	if js.live == nil {
+		js.live = map[*judged]struct{}{}
+	}
+	js.live[j] = struct{}{}
+	return func() {
+		js.mu.Lock()
+		defer js.mu.Unlock()
+		delete(js.live, j)
+	}
+}
+
+// again judges every live stream that was judged by other policies than those of
+// now, or too long ago, and cuts what would not be allowed any more. Who began
+// under policies that were exchanged meanwhile is found here as well, since each
+// remembers by which it was judged.
+func (js *judgements) again(by *policy.Compiled, now time.Time) {
+	if by == nil {
+		return
+	}
+	js.mu.Lock()
+	var due []*judged
+	for j := range js.live {
+		if j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at) {
+			j.by, j.at = by, now
+			due = append(due, j)
+		}
+	}
+	js.mu.Unlock()
+	for _, j := range due {
+		j.in.Now = now
+		if j.who.Kind == authn.Further {
+			j.in.Roles = j.who.RolesBy(by, func() []wire.Role {
+				return by.Roles(policy.Subject{User: j.who.User, Groups: j.who.Groups, Device: j.who.Device})
+			})
+		}
+		if refusal := by.Decide(j.in).Refusal(); refusal != nil {
+			j.cut(refusal)
+		}
+	}
+}
