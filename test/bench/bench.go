@@ -127,6 +127,9 @@ func (b *bench) describe(args []string) {
 	b.report.AddFact("made by", "`%s` on %s", command, time.Now().UTC().Format(time.DateOnly))
 	b.report.AddFact("machine", "%d × %s, %s/%s, %s; client, gateway, agent, kube-apiserver and etcd share it, all on loopback",
 		runtime.NumCPU(), processor(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		b.report.AddFact("load of the machine before", "%s (where it is not near 0, others worked beside: believe CPU, not time)", strings.Fields(string(load))[0])
+	}
 	if b.options.quick {
 		b.report.AddFact("quick", "one short round of everything: the figures mean little")
 	}

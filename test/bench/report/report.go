@@ -67,11 +67,15 @@ func (t Target) String() string {
 	}
 }
 
-// Verdict is "ok", "misses", or empty where there is no target or no value.
+// Verdict is "ok", "misses", or empty where there is no target or no value. It
+// judges what is shown, three significant digits.
 func (f Figure) Verdict() string {
 	judged := f.Ratio
 	if f.Beside == "" {
 		judged = f.Value
+	}
+	if shown, err := strconv.ParseFloat(Number(judged), 64); err == nil {
+		judged = shown
 	}
 	switch {
 	case f.Target == Target{} || math.IsNaN(f.Value) || math.IsNaN(judged):

@@ -31,6 +31,7 @@ func TestVerdict(t *testing.T) {
 		{"not measured", Figure{Value: math.NaN(), Beside: "floor", Ratio: math.NaN(), Target: AtMost(1)}, ""},
 		{"at most, on it", Figure{Value: 5, Beside: "floor", Ratio: 1.15, Target: AtMost(1.15)}, "ok"},
 		{"at most, above", Figure{Value: 5, Beside: "floor", Ratio: 1.16, Target: AtMost(1.15)}, "misses"},
+		{"at most, above by less than is shown", Figure{Value: 5, Beside: "floor", Ratio: 1.1504, Target: AtMost(1.15)}, "ok"},
 		{"at least, above", Figure{Value: 5, Beside: "floor", Ratio: 0.95, Target: AtLeast(0.9)}, "ok"},
 		{"at least, below", Figure{Value: 5, Beside: "floor", Ratio: 0.85, Target: AtLeast(0.9)}, "misses"},
 		{"the value itself", Figure{Value: 61, Target: AtMost(60)}, "misses"},
