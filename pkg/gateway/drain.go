@@ -28,5 +28,7 @@ func (g *Gateway) drain(ctx context.Context, edgeDone <-chan error) {
 	g.clusters.drain(inner)
 	g.control.Drain(inner)
 	<-edgeDrained
-	_ = <-edgeDone // a drain ends it, and that is no news
+	if err := <-edgeDone; err != nil {
+		g.log.Warn("the public listener ended with an error", "error", err)
+	}
 }

@@ -33,7 +33,7 @@ func (t inProcess) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 	}
 	defer func() {
 		if cause := recover(); cause != nil {
-			if cause != http.ErrAbortHandler { //nolint:errorlint // net/http compares it the same way
+			if cause != http.ErrAbortHandler {
 				panic(cause)
 			}
 			if err = r.Context().Err(); err == nil {

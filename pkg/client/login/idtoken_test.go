@@ -1,13 +1,12 @@
 package login_test
 
 import (
+	"context"
 	"errors"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"

@@ -238,9 +238,8 @@ func TestRefresh(t *testing.T) {
 	if _, err := c.Refresh(t.Context(), ""); !errors.Is(err, login.ErrReloginNeeded) {
 		t.Errorf("no token: %v", err)
 	}
-	f := fault.Of(err)
 	_, err = c.Refresh(t.Context(), third.RefreshToken)
-	if f = fault.Of(err); f.Exit != fault.ExitLogin || !cmp.Equal(f.Hints, []string{"kubectl zt login"}) {
+	if f := fault.Of(err); f.Exit != fault.ExitLogin || !cmp.Equal(f.Hints, []string{"kubectl zt login"}) {
 		t.Errorf("fault %+v", f)
 	}
 }
