@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/authn"
 	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
@@ -123,6 +125,24 @@ func TestDirect(t *testing.T) {
 		if record := r.outcome(got.decision); got.code != http.StatusForbidden || record.Reason != wire.ReasonIdentityMismatch {
 			t.Errorf("another person: %d %s %s", got.code, got.body, record.Reason)
 		}
+	})
+	t.Run("revoked", func(t *testing.T) {
+		carol, _ := provider.User("carol")
+		token := provider.MintIDToken("carol", idp.Mint{Claims: map[string]any{"aud": "kubernetes", "groups": []string{"employees"}, "iat": time.Now().Add(-time.Minute).Unix()}})
+		if got := ask(t, client, r.kube.directHost, token); got.code != http.StatusOK {
+			t.Fatalf("%d %s", got.code, got.body)
+		}
+		r.upstream.seen()
+		r.registry.Apply([]*v1alpha1.Revocation{{Spec: v1alpha1.RevocationSpec{User: "corp:" + carol.Email, At: metav1.Now()}}}, wire.Epoch{Generation: 1, Sequence: 50})
+		got := ask(t, client, r.kube.directHost, token)
+		if record := r.outcome(got.decision); got.code != http.StatusForbidden || record.Reason != wire.ReasonRevoked {
+			t.Errorf("%d %s %s", got.code, got.body, record.Reason)
+		}
+		r.upstream.none()
+		if got := ask(t, client, r.kube.directHost, good("alice")); got.code != http.StatusOK {
+			t.Errorf("somebody else: %d %s", got.code, got.body)
+		}
+		r.upstream.seen()
 	})
 	t.Run("a role changes", func(t *testing.T) {
 		r.manifests(strings.Replace(corporate, "corp:employees", "corp:others", 1))
