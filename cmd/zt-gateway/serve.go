@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -41,7 +42,7 @@ func newServeCommand(streams genericiooptions.IOStreams) *cobra.Command {
 }
 
 func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags serveFlags) error {
-	configuration, err := readConfiguration(streams, flags.config)
+	configuration, err := readConfiguration(flags.config)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,10 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 	logger := slog.New(slog.NewTextHandler(streams.ErrOut, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(logger) // Kubernetes' libraries speak klog: this is where it ends
 
-	g, err := gateway.New(ctx, gateway.Config{Configuration: configuration, Logger: logger})
+	g, err := gateway.New(ctx, gateway.Config{
+		Configuration: configuration, Logger: logger, File: flags.config,
+		Read: func() (*v1alpha1.GatewayConfiguration, error) { return readConfiguration(flags.config) },
+	})
 	if err != nil {
 		return fmt.Errorf("%w\nhint: zt-gateway check %s", err, filepath.Join(configuration.Directory, "config"))
 	}
@@ -72,19 +76,20 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 	return g.Run(ctx)
 }
 
-// readConfiguration prints every problem with its place and returns errReported
-// if there was one. Paths in the file are relative to it.
-func readConfiguration(streams genericiooptions.IOStreams, file string) (*v1alpha1.GatewayConfiguration, error) {
+// readConfiguration returns every problem with its place, a line each. Paths in
+// the file are relative to it.
+func readConfiguration(file string) (*v1alpha1.GatewayConfiguration, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("%w\nhint: zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID", err)
 	}
 	c, problems := manifest.DecodeGateway(file, raw, time.Now())
 	if len(problems) > 0 {
+		var faults []error
 		for _, p := range problems {
-			fmt.Fprintln(streams.ErrOut, p.Error())
+			faults = append(faults, p)
 		}
-		return nil, errReported
+		return nil, errors.Join(faults...)
 	}
 	base, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,23 +36,14 @@ func TestV202(t *testing.T) {
 	writePair(t, cert, key)
 	file, err := openCertificateFile(cert, key)
 	must(t, err)
-	g := &Gateway{metrics: metrics.New(), log: slog.New(slog.DiscardHandler), certificate: file}
+	g := &Gateway{metrics: metrics.New(), log: slog.New(slog.DiscardHandler)}
+	g.files.add("certificate", file.load, cert, key)
 	shown := func() string {
 		pair, err := file.get(nil)
 		must(t, err)
 		return string(pair.Leaf.Raw)
 	}
-	series := func(name string) string {
-		recorder := httptest.NewRecorder()
-		g.metrics.Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-		for line := range strings.Lines(recorder.Body.String()) {
-			if strings.HasPrefix(line, name) {
-				return strings.TrimSpace(strings.TrimPrefix(line, name))
-			}
-		}
-		return ""
-	}
-	const alarm = `zt_condition{condition="CertificateStale",subject="gateway"}`
+	const alarm = `zt_condition{condition="Stale",subject="certificate"}`
 	old := shown()
 
 	// A new certificate beside the old key.
@@ -62,10 +51,7 @@ func TestV202(t *testing.T) {
 	must(t, err)
 	_, newKey := writePair(t, cert, key)
 	must(t, os.WriteFile(key, oldKey, 0o600))
-	if !file.changed() {
-		t.Error("the change was not seen")
-	}
-	if err := g.reloadCertificate(); err == nil {
+	if err := g.reloadFiles(true); err == nil {
 		t.Error("the wrong key was accepted")
 	} else if strings.Contains(err.Error(), "PRIVATE") {
 		t.Errorf("the error quotes the key: %v", err)
@@ -73,27 +59,27 @@ func TestV202(t *testing.T) {
 	if shown() != old {
 		t.Error("the old pair is gone")
 	}
-	if got := series(alarm); got != "1" {
+	if got := series(g, alarm); got != "1" {
 		t.Errorf("alarm %q, want 1", got)
 	}
 
 	must(t, os.WriteFile(key, newKey, 0o600))
-	must(t, g.reloadCertificate())
+	must(t, g.reloadFiles(false))
 	if shown() == old {
 		t.Error("the new pair is not shown")
 	}
-	if got := series(alarm); got != "0" {
+	if got := series(g, alarm); got != "0" {
 		t.Errorf("alarm %q, want 0", got)
 	}
 
 	// Half-written files are no pair either.
 	now := shown()
 	must(t, os.Truncate(cert, 100))
-	if err := g.reloadCertificate(); err == nil || shown() != now {
+	if err := g.reloadFiles(false); err == nil || shown() != now {
 		t.Errorf("a cut certificate: %v", err)
 	}
 	must(t, os.Remove(key))
-	if err := g.reloadCertificate(); err == nil || shown() != now {
+	if err := g.reloadFiles(false); err == nil || shown() != now {
 		t.Errorf("no key: %v", err)
 	}
 }

@@ -12,7 +12,7 @@ const edgeGrace = 3 * time.Second
 // drain ends the service in the order in which nobody is surprised: not ready;
 // nothing new; short requests finish; long ones are told and ended.
 func (g *Gateway) drain(ctx context.Context, edgeDone <-chan error) {
-	limit := g.c.Shutdown.DrainTimeout.Duration
+	limit := g.c().Shutdown.DrainTimeout.Duration
 	g.log.Info("draining", "limit", limit)
 	g.admin.ready.Store(false)
 

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -45,14 +46,19 @@ const probePeriod = time.Minute
 type Config struct {
 	// Configuration is defaulted and validated; its paths are absolute.
 	Configuration *v1alpha1.GatewayConfiguration
+	// File is where Configuration came from, and Read reads it again; both may be
+	// unset, and then nothing of it changes while the gateway runs.
+	File string
+	Read func() (*v1alpha1.GatewayConfiguration, error)
 	Logger        *slog.Logger     // may be nil
 	Now           func() time.Time // may be nil
 }
 
 // Gateway is the whole process but its command line. Make it with New.
 type Gateway struct {
-	c   *v1alpha1.GatewayConfiguration
-	log *slog.Logger
+	config atomic.Pointer[v1alpha1.GatewayConfiguration]
+	read   func() (*v1alpha1.GatewayConfiguration, error) // nil: never again
+	log    *slog.Logger
 	now func() time.Time
 
 	metrics     *metrics.Metrics
@@ -67,6 +73,7 @@ type Gateway struct {
 	edge        *edge.Edge
 	clusters    *clusters
 	certificate *certificateFile // nil without a certificate of its own for gw.
+	files       watchedFiles
 	admin       *admin
 
 	public, adminListener net.Listener
@@ -76,7 +83,9 @@ type Gateway struct {
 // nothing yet. lifetime bounds background work of libraries; Run comes next, or
 // Close.
 func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
-	g := &Gateway{c: c.Configuration, log: c.Logger, now: c.Now}
+	g := &Gateway{log: c.Logger, now: c.Now, read: c.Read}
+	g.config.Store(c.Configuration)
+	g.files.add("configuration", g.reloadConfiguration, c.File)
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -104,18 +113,18 @@ func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
 // openState takes the lock on state/ first: whoever else holds it owns the keys
 // and the log, too.
 func (g *Gateway) openState(context.Context) (err error) {
-	g.store, err = store.Open(g.c.Directory, store.Options{
+	g.store, err = store.Open(g.c().Directory, store.Options{
 		Logger: g.log, Now: g.now,
 		OnReload: func(err error) { g.metrics.Reload("objects", err) },
 	})
 	if err != nil {
 		return err
 	}
-	state := filepath.Join(g.c.Directory, "state")
-	if g.authorities, err = ca.Open(state, g.c.TrustDomain, g.c.Domain, g.now); err != nil {
+	state := filepath.Join(g.c().Directory, "state")
+	if g.authorities, err = ca.Open(state, g.c().TrustDomain, g.c().Domain, g.now); err != nil {
 		return err
 	}
-	if g.audit, err = audit.Open(g.c.Audit.File, audit.Options{Now: g.now, Failed: func(err error) {
+	if g.audit, err = audit.Open(g.c().Audit.File, audit.Options{Now: g.now, Failed: func(err error) {
 		g.metrics.AuditLost()
 		g.log.Error("audit log", "error", err)
 	}}); err != nil {
@@ -134,45 +143,50 @@ func (g *Gateway) openTokens(lifetime context.Context) (err error) {
 	g.tokens = authn.NewTokens(authn.TokensOptions{
 		Issuer:         g.tokenIssuer(),
 		Keys:           func() jose.JSONWebKeySet { return g.authorities.TokenKeys() },
-		UsernamePrefix: g.c.OIDC.UsernamePrefix,
+		UsernamePrefix: g.c().OIDC.UsernamePrefix,
 		Now:            g.now,
 		Checked:        checked("control"),
 	})
-	if g.c.FurtherIssuersFile == "" {
+	file := g.c().FurtherIssuersFile
+	if file == "" {
 		return nil
 	}
-	raw, err := os.ReadFile(g.c.FurtherIssuersFile)
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("furtherIssuersFile: %w", err)
 	}
+	g.files.add("issuers", g.reloadIssuers, file)
 	g.further, err = authn.NewFurtherIssuers(lifetime, raw, authn.FurtherOptions{
-		LoginClientID:  g.c.OIDC.ClientID,
+		LoginClientID:  g.c().OIDC.ClientID,
 		ControlIssuer:  g.tokenIssuer(),
-		UsernamePrefix: g.c.OIDC.UsernamePrefix,
+		UsernamePrefix: g.c().OIDC.UsernamePrefix,
 		Now:            g.now,
 		Fetched:        g.metrics.KeyFetch,
 		Checked:        checked("further"),
 	})
 	if err != nil {
-		return fmt.Errorf("%s: %w", g.c.FurtherIssuersFile, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	return nil
 }
 
-// tokenIssuer is the "iss" of control's access tokens.
-func (g *Gateway) tokenIssuer() string { return control.Issuer(g.c.Domain) }
+// c is the configuration as it is in force.
+func (g *Gateway) c() *v1alpha1.GatewayConfiguration { return g.config.Load() }
 
-func (g *Gateway) gatewayName() string { return wire.GatewayLabel + "." + g.c.Domain }
+// tokenIssuer is the "iss" of control's access tokens.
+func (g *Gateway) tokenIssuer() string { return control.Issuer(g.c().Domain) }
+
+func (g *Gateway) gatewayName() string { return wire.GatewayLabel + "." + g.c().Domain }
 
 func (g *Gateway) openControl(context.Context) (err error) {
 	var issuerCA []byte
-	if file := g.c.OIDC.CertificateAuthorityFile; file != "" {
+	if file := g.c().OIDC.CertificateAuthorityFile; file != "" {
 		if issuerCA, err = os.ReadFile(file); err != nil {
 			return fmt.Errorf("oidc.certificateAuthorityFile: %w", err)
 		}
 	}
 	g.control, err = control.New(control.Options{
-		Config:      g.c,
+		Config:      g.config.Load,
 		IssuerCA:    issuerCA,
 		Authorities: g.authorities,
 		Store:       g.store,
@@ -201,8 +215,8 @@ func (g *Gateway) newKube(cluster *v1alpha1.TargetCluster) (*Kube, error) {
 	return NewKube(KubeOptions{
 		Cluster:     cluster,
 		UID:         authority.UID,
-		Domain:      g.c.Domain,
-		TrustDomain: g.c.TrustDomain,
+		Domain:      g.c().Domain,
+		TrustDomain: g.c().TrustDomain,
 		Certificate: trust.GetCertificate(authority.Leaf),
 		TrustRoots:  g.trustRoots,
 		Snapshot:    g.store.Snapshot,
@@ -213,7 +227,7 @@ func (g *Gateway) newKube(cluster *v1alpha1.TargetCluster) (*Kube, error) {
 		Audit:       g.audit,
 		Metrics:     g.metrics,
 		Logger:      g.log,
-		Limits:      g.c.Limits,
+		Limits:      func() v1alpha1.Limits { return g.c().Limits },
 		Now:         g.now,
 		Changed:     g.control.Changed,
 	})
@@ -224,18 +238,19 @@ func (g *Gateway) trustRoots() *x509.CertPool { return g.authorities.Roots(trust
 func (g *Gateway) openEdge(context.Context) (err error) {
 	names, aliases := []string{g.gatewayName()}, g.aliases()
 	certificate := trust.GetCertificate(g.authorities.ServerLeaf(append(names, aliases...)...))
-	if files := g.c.Certificate; files != nil {
+	if files := g.c().Certificate; files != nil {
 		if g.certificate, err = openCertificateFile(files.CertFile, files.KeyFile); err != nil {
 			return err
 		}
+		g.files.add("certificate", g.certificate.load, files.CertFile, files.KeyFile)
 		certificate = g.certificate.get
 	}
 	g.edge, err = edge.New(edge.Options{
-		Domain:             g.c.Domain,
+		Domain:             g.c().Domain,
 		Aliases:            aliases,
-		TrustDomain:        g.c.TrustDomain,
+		TrustDomain:        g.c().TrustDomain,
 		GatewayCertificate: certificate,
-		TunnelCertificate:  trust.GetCertificate(g.authorities.ServerLeaf(wire.TunnelLabel + "." + g.c.Domain)),
+		TunnelCertificate:  trust.GetCertificate(g.authorities.ServerLeaf(wire.TunnelLabel + "." + g.c().Domain)),
 		Roots:              g.trustRoots,
 		Gateway:            g.control.Gateway(),
 		Control:            g.control,
@@ -244,7 +259,7 @@ func (g *Gateway) openEdge(context.Context) (err error) {
 		Registry:           g.registry,
 		Facts:              g.control.Facts,
 		Admit:              g.control.Admit,
-		TunnelsPerDevice:   func() int { return g.c.Limits.TunnelsPerDevice },
+		TunnelsPerDevice:   func() int { return g.c().Limits.TunnelsPerDevice },
 		Audit:              g.audit,
 		Metrics:            g.metrics,
 		Probes:             g.probes,
@@ -258,7 +273,7 @@ func (g *Gateway) openEdge(context.Context) (err error) {
 // of the public address, and the address listened on when it is one.
 func (g *Gateway) aliases() []string {
 	var names []string
-	for _, address := range []string{g.c.PublicAddress, g.c.Listen} {
+	for _, address := range []string{g.c().PublicAddress, g.c().Listen} {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil || host == "" || host == g.gatewayName() {
 			continue
@@ -280,10 +295,10 @@ func (g *Gateway) directBackend(name wire.ClusterName) edge.Backend {
 }
 
 func (g *Gateway) listen(context.Context) (err error) {
-	if g.public, err = net.Listen("tcp", g.c.Listen); err != nil {
+	if g.public, err = net.Listen("tcp", g.c().Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	if g.adminListener, err = net.Listen("tcp", g.c.Metrics.Listen); err != nil {
+	if g.adminListener, err = net.Listen("tcp", g.c().Metrics.Listen); err != nil {
 		return fmt.Errorf("metrics.listen: %w", err)
 	}
 	g.admin = &admin{metrics: g.metrics.Handler()}
@@ -318,15 +333,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if g.further != nil {
 		start("further issuers", g.further.Run)
 	}
-	if g.certificate != nil {
-		start("certificate", func(ctx context.Context) error { g.watchCertificate(ctx); return nil })
-	}
+	start("files", func(ctx context.Context) error { g.watchFiles(ctx); return nil })
 	edgeDone := make(chan error, 1)
 	go func() { edgeDone <- g.edge.Serve(parts, g.public) }()
 
 	_ = g.audit.Event(audit.Record{Event: audit.EventStarted})
 	g.admin.ready.Store(true)
-	g.log.Info("serving", "address", g.public.Addr().String(), "domain", g.c.Domain, "metrics", g.adminListener.Addr().String())
+	g.log.Info("serving", "address", g.public.Addr().String(), "domain", g.c().Domain, "metrics", g.adminListener.Addr().String())
 
 	var err error
 	select {
@@ -365,19 +378,6 @@ func (g *Gateway) follow(ctx context.Context) {
 		}
 		g.control.Changed()
 	}
-}
-
-// Reload loads now what is otherwise loaded when it is seen to change: the
-// objects, the certificate, and the log's file after a rotation.
-func (g *Gateway) Reload(ctx context.Context) error {
-	err := g.store.Reload(ctx)
-	if err != nil {
-		g.log.Error("the objects were not loaded, the old ones stay", "error", err)
-	}
-	if g.certificate != nil {
-		err = errors.Join(err, g.reloadCertificate())
-	}
-	return errors.Join(err, g.audit.Reopen())
 }
 
 // Close lets go of what New opened. Run calls it.

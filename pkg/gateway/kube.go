@@ -63,7 +63,8 @@ type KubeOptions struct {
 	Audit   *audit.Log
 	Metrics *metrics.Metrics // may be nil
 	Logger  *slog.Logger     // may be nil
-	Limits  v1alpha1.Limits
+	// Limits are asked for at every request; nil: the defaults.
+	Limits func() v1alpha1.Limits
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Changed is called after Reachable has changed; may be nil, must not block.
@@ -146,6 +147,9 @@ func NewKube(o KubeOptions) (*Kube, error) {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
+	if o.Limits == nil {
+		o.Limits = func() v1alpha1.Limits { return v1alpha1.Limits{} }
+	}
 	upstream, err := newUpstream(o.Cluster, o.Now)
 	if err != nil {
 		return nil, fmt.Errorf("cluster %q: %w", o.Cluster.Name, err)
@@ -162,7 +166,15 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		directHost: o.Cluster.Name + "." + wire.DirectLabel + "." + o.Domain,
 		log:        o.Logger.With("cluster", o.Cluster.Name),
 		limiter: limit.New(limit.Options{
-			Reads: o.Limits.ReadsInFlight, Writes: o.Limits.WritesInFlight,
+			Capacity: func(c limit.Class) int {
+				switch c {
+				case limit.Read:
+					return o.Limits().ReadsInFlight
+				case limit.Write:
+					return o.Limits().WritesInFlight
+				}
+				return 0 // the default
+			},
 			Changed: func(c limit.Class) func(int) { return o.Metrics.InFlight(name, c.String()) },
 		}),
 		infos:    newRequestInfoFactory(),

@@ -23,7 +23,15 @@ func furtherIssuer(t *testing.T) (*idp.Provider, *authn.FurtherIssuers) {
 	provider, err := idp.Start(context.WithoutCancel(t.Context()), idp.Options{})
 	must(t, err)
 	t.Cleanup(func() { provider.Close() })
-	config := fmt.Appendf(nil, `
+	further, err := authn.NewFurtherIssuers(t.Context(), furtherConfig(provider.Issuer()), authn.FurtherOptions{
+		LoginClientID: provider.ClientID(), ControlIssuer: rigIssuer, UsernamePrefix: "zt:", Transport: provider.Transport(),
+	})
+	must(t, err)
+	return provider, further
+}
+
+func furtherConfig(issuer string) []byte {
+	return fmt.Appendf(nil, `
 apiVersion: apiserver.config.k8s.io/v1
 kind: AuthenticationConfiguration
 jwt:
@@ -32,12 +40,7 @@ jwt:
     username: {claim: email, prefix: "corp:"}
     groups: {claim: groups, prefix: "corp:"}
     extra: [{key: example.com/team, valueExpression: "'blue'"}]
-`, provider.Issuer())
-	further, err := authn.NewFurtherIssuers(t.Context(), config, authn.FurtherOptions{
-		LoginClientID: provider.ClientID(), ControlIssuer: rigIssuer, UsernamePrefix: "zt:", Transport: provider.Transport(),
-	})
-	must(t, err)
-	return provider, further
+`, issuer)
 }
 
 const corporate = `
@@ -57,7 +60,7 @@ metadata: {name: corp}
 spec:
   roles: [corp]
   clusters: [prod]
-  rules: [{verbs: [list], apiGroups: [""], resources: [pods]}]
+  rules: [{verbs: [list, watch], apiGroups: [""], resources: [pods]}]
 `
 
 // TestDirect: where the direct name is on, another issuer's token is a bearer of

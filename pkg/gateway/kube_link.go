@@ -273,7 +273,7 @@ func (ls *links) sweep(ctx context.Context) {
 		}
 		now := ls.kube.o.Now()
 		if s := ls.kube.o.Snapshot(); s != nil {
-			ls.kube.judgements.again(s.Policy, now)
+			ls.kube.judgements.again(s.Policy, ls.kube.o.Further, now)
 		}
 		for _, l := range ls.all() {
 			if l.ended(now) {

@@ -50,20 +50,26 @@ func (js *judgements) add(j *judged) (release func()) {
 // again judges every live stream that was judged by other policies than those of
 // now, or too long ago, and cuts what would not be allowed any more. Who began
 // under policies that were exchanged meanwhile is found here as well, since each
-// remembers by which it was judged.
-func (js *judgements) again(by *policy.Compiled, now time.Time) {
+// remembers by which it was judged. A further issuer's person must also still be
+// accepted by the rules that accepted him.
+func (js *judgements) again(by *policy.Compiled, further *authn.FurtherIssuers, now time.Time) {
 	if by == nil {
 		return
 	}
 	js.mu.Lock()
-	var due []*judged
+	var due, gone []*judged
 	for j := range js.live {
-		if j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at) {
+		if j.who.Kind == authn.Further && !further.Stands(j.who) {
+			gone = append(gone, j)
+		} else if j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at) {
 			j.by, j.at = by, now
 			due = append(due, j)
 		}
 	}
 	js.mu.Unlock()
+	for _, j := range gone {
+		j.cut(wire.Refuse(wire.ReasonTokenInvalid, "try again with a new token", "the rules for tokens of %s have changed", j.who.User.Issuer))
+	}
 	for _, j := range due {
 		j.in.Now = now
 		if j.who.Kind == authn.Further {

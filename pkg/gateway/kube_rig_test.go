@@ -154,7 +154,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 			Keys: func() jose.JSONWebKeySet { return r.authorities.TokenKeys() },
 		}),
 		Further: o.further,
-		Audit:   log, Metrics: r.metrics, Limits: o.limits, Now: r.now,
+		Audit:   log, Metrics: r.metrics, Limits: func() v1alpha1.Limits { return o.limits }, Now: r.now,
 	})
 	must(t, err)
 

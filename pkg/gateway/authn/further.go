@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -45,7 +46,14 @@ type FurtherOptions struct {
 // FurtherIssuers verifies tokens of the issuers in an AuthenticationConfiguration.
 // It is shared by all clusters.
 type FurtherIssuers struct {
-	o       FurtherOptions
+	o        FurtherOptions
+	lifetime context.Context //nolint:containedctx // of what oidc.New starts, whenever it is called
+	compiler authenticationcel.Compiler
+	set      atomic.Pointer[issuerSet]
+}
+
+// issuerSet is what one reading of the configuration accepts. It is never changed.
+type issuerSet struct {
 	issuers map[string]*furtherIssuer
 	cache   *cache
 }
@@ -70,23 +78,44 @@ func NewFurtherIssuers(lifetime context.Context, config []byte, o FurtherOptions
 	if o.Checked == nil {
 		o.Checked = func(string) {}
 	}
-	compiler := authenticationcel.NewDefaultCompiler()
-	authenticators, err := decode(config, compiler, o)
-	if err != nil {
+	f := &FurtherIssuers{o: o, lifetime: lifetime, compiler: authenticationcel.NewDefaultCompiler()}
+	f.set.Store(&issuerSet{})
+	if err := f.Reload(config); err != nil {
 		return nil, err
-	}
-	f := &FurtherIssuers{o: o, issuers: map[string]*furtherIssuer{}, cache: newCache(o.Now)}
-	for _, a := range authenticators {
-		issuer, err := newFurtherIssuer(lifetime, a, compiler, o)
-		if err != nil {
-			return nil, fmt.Errorf("issuer %q: %w", a.Issuer.URL, err)
-		}
-		f.issuers[a.Issuer.URL] = issuer
 	}
 	return f, nil
 }
 
-func newFurtherIssuer(lifetime context.Context, a apiserver.JWTAuthenticator, compiler authenticationcel.Compiler, o FurtherOptions) (*furtherIssuer, error) {
+// Reload accepts from now on what config says. After an error everything is as
+// it was. An issuer whose part of the configuration is the same keeps its keys,
+// also while it cannot be reached; identities of one that is gone, or is another
+// now, are no longer [FurtherIssuers.Stands]. Calls must not overlap.
+func (f *FurtherIssuers) Reload(config []byte) error {
+	authenticators, err := decode(config, f.compiler, f.o)
+	if err != nil {
+		return err
+	}
+	old, next := f.set.Load(), &issuerSet{issuers: map[string]*furtherIssuer{}, cache: newCache(f.o.Now)}
+	for _, a := range authenticators {
+		issuer := old.issuers[a.Issuer.URL]
+		if issuer == nil || !reflect.DeepEqual(issuer.config, a) {
+			if issuer, err = f.newIssuer(a); err != nil {
+				return fmt.Errorf("issuer %q: %w", a.Issuer.URL, err)
+			}
+		}
+		next.issuers[a.Issuer.URL] = issuer
+	}
+	f.set.Store(next)
+	return nil
+}
+
+// Stands reports whether the rules by which id was accepted are those of now.
+func (f *FurtherIssuers) Stands(id *Identity) bool {
+	return f != nil && id.issuer != nil && f.set.Load().issuers[string(id.User.Issuer)] == id.issuer
+}
+
+func (f *FurtherIssuers) newIssuer(a apiserver.JWTAuthenticator) (*furtherIssuer, error) {
+	o := &f.o
 	transport := o.Transport
 	if transport == nil {
 		var roots *x509.CertPool
@@ -125,11 +154,11 @@ func newFurtherIssuer(lifetime context.Context, a apiserver.JWTAuthenticator, co
 	// A key set of our own excludes the discovery URL, which is ours to follow.
 	config := a
 	config.Issuer.DiscoveryURL = ""
-	delegate, err := oidc.New(lifetime, oidc.Options{
+	delegate, err := oidc.New(f.lifetime, oidc.Options{
 		JWTAuthenticator:     config,
 		KeySet:               keys,
 		Client:               &http.Client{Transport: nowhere{}},
-		Compiler:             compiler,
+		Compiler:             f.compiler,
 		SupportedSigningAlgs: oidc.AllValidSigningAlgorithms(),
 	})
 	if err != nil {
@@ -149,7 +178,7 @@ func (nowhere) RoundTrip(*http.Request) (*http.Response, error) {
 // Issuers lists the accepted issuers.
 func (f *FurtherIssuers) Issuers() []wire.Issuer {
 	var list []wire.Issuer
-	for issuer := range f.issuers {
+	for issuer := range f.set.Load().issuers {
 		list = append(list, wire.Issuer(issuer))
 	}
 	slices.Sort(list)
@@ -164,7 +193,7 @@ func (f *FurtherIssuers) MayName(name string) bool {
 	if f == nil {
 		return false
 	}
-	for _, issuer := range f.issuers {
+	for _, issuer := range f.set.Load().issuers {
 		m := &issuer.config.ClaimMappings
 		for _, mapping := range []apiserver.PrefixedClaimOrExpression{m.Username, m.Groups} {
 			switch {
@@ -182,7 +211,7 @@ func (f *FurtherIssuers) MayName(name string) bool {
 // gateway's own account.
 func (f *FurtherIssuers) ExtraKeys() []string {
 	var keys []string
-	for _, issuer := range f.issuers {
+	for _, issuer := range f.set.Load().issuers {
 		for _, extra := range issuer.config.ClaimMappings.Extra {
 			keys = append(keys, extra.Key)
 		}
@@ -196,7 +225,7 @@ func (f *FurtherIssuers) Run(ctx context.Context) error {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
 	for {
-		for _, issuer := range f.issuers {
+		for _, issuer := range f.set.Load().issuers {
 			if issuer.keys.stale() {
 				issuer.keys.refresh(ctx)
 			}
@@ -224,7 +253,7 @@ func (f *FurtherIssuers) Authenticate(ctx context.Context, raw string) (*Identit
 }
 
 func (f *FurtherIssuers) remembered(sum [sha256.Size]byte) (*Identity, bool) {
-	entry, ok := f.cache.get(sum)
+	entry, ok := f.set.Load().cache.get(sum)
 	if ok {
 		f.o.Checked("hit")
 	}
@@ -232,19 +261,19 @@ func (f *FurtherIssuers) remembered(sum [sha256.Size]byte) (*Identity, bool) {
 }
 
 func (f *FurtherIssuers) authenticate(ctx context.Context, raw string, form *unverified, sum [sha256.Size]byte) (*Identity, *wire.Refusal) {
-	identity, refusal := f.verify(ctx, raw, form)
+	set := f.set.Load() // what one set has accepted, another does not remember
+	identity, refusal := f.verify(ctx, set.issuers[form.issuer], raw, form)
 	if refusal != nil {
 		f.o.Checked("refused")
 		return nil, refusal
 	}
 	f.o.Checked("ok")
-	f.cache.put(sum, cached{identity: identity}, identity.Expires)
+	set.cache.put(sum, cached{identity: identity}, identity.Expires)
 	return identity, nil
 }
 
-func (f *FurtherIssuers) verify(ctx context.Context, raw string, form *unverified) (*Identity, *wire.Refusal) {
-	issuer, ok := f.issuers[form.issuer]
-	if !ok {
+func (f *FurtherIssuers) verify(ctx context.Context, issuer *furtherIssuer, raw string, form *unverified) (*Identity, *wire.Refusal) {
+	if issuer == nil {
 		return nil, invalid("its issuer is not accepted")
 	}
 	if err := idToken(form); err != nil {
@@ -273,7 +302,11 @@ func (f *FurtherIssuers) verify(ctx context.Context, raw string, form *unverifie
 	case err != nil || !ok:
 		return nil, invalid("it does not fit the issuer's rules")
 	}
-	return f.identity(form, response.User, notes)
+	identity, refusal := f.identity(form, response.User, notes)
+	if refusal == nil {
+		identity.issuer = issuer
+	}
+	return identity, refusal
 }
 
 // idToken refuses tokens that were made for something else.

@@ -50,6 +50,7 @@ type Identity struct {
 	Epoch   wire.Epoch
 
 	evaluated *atomic.Pointer[evaluation] // nil: not remembered
+	issuer    *furtherIssuer              // by whose rules a further issuer's token was accepted
 }
 
 // evaluation is what roles an identity was found to hold by one version of the

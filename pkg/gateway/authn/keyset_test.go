@@ -153,7 +153,7 @@ func TestWithdrawnKey(t *testing.T) {
 		}
 		r.idp.RetireKeys()
 		time.Sleep(keysFresh + time.Minute)
-		for _, issuer := range r.further.issuers {
+		for _, issuer := range r.further.set.Load().issuers {
 			if !issuer.keys.stale() {
 				t.Fatal("keys of eleven minutes are not stale")
 			}

@@ -58,7 +58,7 @@ func (c *Control) entry(snapshot *store.Snapshot, name wire.ClusterName, cluster
 		Name: name, UID: authority.UID, CA: string(authority.CAPEM),
 		DisplayName: spec.DisplayName, Description: spec.Description, Link: spec.Link,
 		Hidden: spec.Hidden, Autorun: spec.Autorun, Labels: cluster.Labels,
-		Server: "https://" + string(name) + "." + c.config.Domain,
+		Server: "https://" + string(name) + "." + c.config().Domain,
 		State:  wire.StateReachable, Access: string(spec.Access),
 		Policy:     snapshot.Policy.Coverage(name, c.now()),
 		ListenPort: int(spec.ListenPort), ListenPortFixed: spec.ListenPortFixed,

@@ -32,8 +32,10 @@ import (
 
 // Options of Control.
 type Options struct {
-	// Config was defaulted and validated.
-	Config *v1alpha1.GatewayConfiguration
+	// Config was defaulted and validated. It is asked for whenever something of it
+	// is needed, and what it returns is never changed: what may change while the
+	// gateway runs, changes by another answer.
+	Config func() *v1alpha1.GatewayConfiguration
 	// IssuerCA is a PEM bundle for the issuer; empty: the system's roots.
 	IssuerCA []byte
 
@@ -57,7 +59,7 @@ type Options struct {
 // gw.DOMAIN. Make it with New.
 type Control struct {
 	o        Options
-	config   *v1alpha1.GatewayConfiguration
+	config   func() *v1alpha1.GatewayConfiguration
 	log      *slog.Logger
 	now      func() time.Time
 	verifier *verify.Verifier
@@ -113,7 +115,7 @@ func New(o Options) (*Control, error) {
 	}
 	c := &Control{
 		o: o, config: o.Config, log: o.Logger, now: o.Now,
-		verifier: verify.New(o.Config.TrustDomain, o.Authorities.MAC, o.Now),
+		verifier: verify.New(o.Config().TrustDomain, o.Authorities.MAC, o.Now),
 		inbox:    edge.NewInbox(),
 		draining: make(chan struct{}),
 		peers:    make(map[net.Conn]*peer),
@@ -122,12 +124,12 @@ func New(o Options) (*Control, error) {
 	if c.signer, err = o.Authorities.TokenSigner(); err != nil {
 		return nil, fmt.Errorf("control: %v", err)
 	}
-	perMinute := func() int { return c.config.Limits.LoginsPerSourcePerMinute }
+	perMinute := func() int { return c.config().Limits.LoginsPerSourcePerMinute }
 	c.checks, c.logins = newBudget(perMinute, o.Now), newBudget(perMinute, o.Now)
 	c.floods = rate.NewLimiter(floodRecords, floodRecords)
 	c.acceptor = &evidence.Acceptor{
-		TrustDomain: o.Config.TrustDomain,
-		Audience:    o.Config.TrustDomain,
+		TrustDomain: o.Config().TrustDomain,
+		Audience:    o.Config().TrustDomain,
 		ServerName:  wire.ControlName,
 		Roots:       func() *x509.CertPool { return o.Authorities.Roots(trust.Trust) },
 		Certificate: trust.GetCertificate(o.Authorities.ServerLeaf(wire.ControlName)),

@@ -70,7 +70,7 @@ func (c *Control) deviceMay(snapshot *store.Snapshot, id wire.DeviceID, key wire
 	switch {
 	case known && (d.Spec.Revoked || d.Status.Phase == v1alpha1.DeviceRevoked):
 		return errDeviceRevoked
-	case purpose == wire.PurposeEnroll || c.config.Login.Enrolment == v1alpha1.EnrolmentOpen:
+	case purpose == wire.PurposeEnroll || c.config().Login.Enrolment == v1alpha1.EnrolmentOpen:
 		return nil
 	case !known:
 		return errDeviceUnknown

@@ -24,17 +24,17 @@ func (c *Control) gatewayHandler() http.Handler {
 // discovery is what an agent fixes in its profile at first contact.
 func (c *Control) discovery(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, wire.Discovery{
-		TrustDomain: c.config.TrustDomain,
-		Domain:      c.config.Domain,
+		TrustDomain: c.config().TrustDomain,
+		Domain:      c.config().Domain,
 		GatewayCA:   string(c.o.Authorities.CertificatePEM(trust.Gateway)),
 		OIDC: wire.OIDC{
-			Issuer:     wire.Issuer(c.config.OIDC.Issuer),
-			ClientID:   c.config.OIDC.ClientID,
-			Scopes:     c.config.OIDC.Scopes,
+			Issuer:     wire.Issuer(c.config().OIDC.Issuer),
+			ClientID:   c.config().OIDC.ClientID,
+			Scopes:     c.config().OIDC.Scopes,
 			CA:         string(c.o.IssuerCA),
-			DeviceCode: c.config.Login.DeviceCode,
+			DeviceCode: c.config().Login.DeviceCode,
 		},
-		Enrolment: string(c.config.Login.Enrolment),
+		Enrolment: string(c.config().Login.Enrolment),
 		Time:      c.now().UTC().Truncate(time.Millisecond),
 	})
 }

@@ -33,7 +33,7 @@ type person struct {
 // person is whom verified claims are about. Roles match names and groups whoever
 // the issuer is, so none may be taken that a further issuer could give.
 func (c *Control) person(subject wire.Subject, claims map[string]json.RawMessage) (person, *wire.Refusal) {
-	p, refusal := mapPerson(&c.config.OIDC, subject, claims)
+	p, refusal := mapPerson(&c.config().OIDC, subject, claims)
 	if refusal != nil {
 		return p, refusal
 	}

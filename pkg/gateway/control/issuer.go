@@ -52,9 +52,9 @@ func (c *Control) openIssuer() error {
 		},
 	}
 	c.login = authn.NewLogin(authn.LoginOptions{
-		Issuer:     wire.Issuer(c.config.OIDC.Issuer),
-		ClientID:   c.config.OIDC.ClientID,
-		Algorithms: c.config.OIDC.SigningAlgorithms,
+		Issuer:     wire.Issuer(c.config().OIDC.Issuer),
+		ClientID:   c.config().OIDC.ClientID,
+		Algorithms: c.config().OIDC.SigningAlgorithms,
 		Client:     c.issuer,
 		Now:        c.now,
 		Fetched: func(issuer wire.Issuer, at time.Time, err error) {
@@ -108,11 +108,11 @@ func (c *Control) userinfo(ctx context.Context, accessToken string) (assertion, 
 		Issuer   string `json:"issuer"`
 		Userinfo string `json:"userinfo_endpoint"`
 	}
-	address := strings.TrimSuffix(c.config.OIDC.Issuer, "/") + "/.well-known/openid-configuration"
+	address := strings.TrimSuffix(c.config().OIDC.Issuer, "/") + "/.well-known/openid-configuration"
 	if err := c.getJSON(ctx, address, "", &discovery); err != nil {
 		return assertion{}, unreachable, err
 	}
-	if discovery.Issuer != c.config.OIDC.Issuer {
+	if discovery.Issuer != c.config().OIDC.Issuer {
 		return assertion{}, unreachable, errors.New("discovery: the issuer calls itself something else")
 	}
 	if u, err := url.Parse(discovery.Userinfo); err != nil || u.Scheme != "https" || u.Host == "" {

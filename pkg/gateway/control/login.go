@@ -26,7 +26,7 @@ import (
 // for it, by its nonce, or, from the device grant, which can carry none, one
 // that is younger than the transaction.
 func (c *Control) authenticate(ctx context.Context, txn string, t transaction, idToken string, deviceCode bool) (assertion, *wire.Refusal, error) {
-	if deviceCode && !c.config.Login.DeviceCode {
+	if deviceCode && !c.config().Login.DeviceCode {
 		return assertion{}, wire.Refuse(wire.ReasonLoginRequired, "kubectl zt login", "this gateway does not allow the device code login"), nil
 	}
 	who, refusal, err := c.idToken(ctx, idToken)
@@ -110,7 +110,7 @@ func (c *Control) session(ctx context.Context, from source, in *wire.SessionRequ
 		ID:   wire.SessionID(strings.ToLower(rand.Text())),
 		User: who.user, Device: t.Device, Thumbprint: t.Thumbprint, Proof: t.Proof,
 		Tier: tier, DeviceCode: in.DeviceCode, Nonce: who.nonce,
-		Issued: now, End: now.Add(c.config.Session.MaxLength.Duration),
+		Issued: now, End: now.Add(c.config().Session.MaxLength.Duration),
 	}
 	r.Tier = tier
 	certificate, refusal, err := c.issue(ctx, record, key, who, r)
@@ -192,7 +192,7 @@ func tokenPayload(raw string) ([]byte, error) {
 // audit log, and only then gives it out. record holds what does not change in a
 // session; the rest comes from what the issuer says now.
 func (c *Control) issue(ctx context.Context, record store.SessionRecord, key *ecdsa.PublicKey, who assertion, r audit.Record) (*wire.Certificate, *wire.Refusal, error) {
-	now, terms := c.now().UTC(), c.config.Session
+	now, terms := c.now().UTC(), c.config().Session
 	end := now.Add(terms.CertificateLifetime.Duration)
 	if !who.expires.IsZero() {
 		// Should the issuer never vouch for the person again, the session ends

@@ -61,7 +61,7 @@ func (c *Control) expiredIdentity(text string) (trust.Identity, *wire.Refusal, e
 	if err != nil {
 		return trust.Identity{}, wire.Refuse(wire.ReasonMalformed, "", "no certificate to renew"), nil
 	}
-	roots, domain := c.o.Authorities.Roots(trust.Trust), c.config.TrustDomain
+	roots, domain := c.o.Authorities.Roots(trust.Trust), c.config().TrustDomain
 	id, err := trust.VerifyTrustChain([]*x509.Certificate{cert}, roots, domain, cert.NotAfter)
 	switch {
 	case err != nil:

@@ -181,7 +181,7 @@ func start(t *testing.T, o rigOptions) *rig {
 	}
 	t.Cleanup(func() { log.Close() })
 	r.Control, err = New(Options{
-		Config: config, IssuerCA: r.idp.CAPEM(), Authorities: r.authority, Store: r.store, Registry: r.registry,
+		Config: func() *v1alpha1.GatewayConfiguration { return config }, IssuerCA: r.idp.CAPEM(), Authorities: r.authority, Store: r.store, Registry: r.registry,
 		Audit: log, Metrics: r.metrics, Now: r.clock.Now, Foreign: o.foreign,
 		Reachable: func(name wire.ClusterName) bool { _, down := r.reachable.Load(name); return !down },
 	})

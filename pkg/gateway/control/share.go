@@ -67,7 +67,7 @@ func (c *Control) mayOwn(user wire.User, id wire.DeviceID) *wire.Refusal {
 		return nil // there is no new device
 	}
 	most := pendingDevices
-	if c.config.Login.Enrolment == v1alpha1.EnrolmentOpen {
+	if c.config().Login.Enrolment == v1alpha1.EnrolmentOpen {
 		most = openDevices
 	}
 	n := 0

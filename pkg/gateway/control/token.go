@@ -68,9 +68,9 @@ func (c *Control) mintOn(ctx context.Context, p *peer, record store.SessionRecor
 	}
 
 	now := c.now().UTC()
-	expires := earlier(now.Add(c.config.Session.TokenLifetime.Duration), record.End)
+	expires := earlier(now.Add(c.config().Session.TokenLifetime.Duration), record.End)
 	claims := wire.TokenClaims{
-		Issuer:   Issuer(c.config.Domain),
+		Issuer:   Issuer(c.config().Domain),
 		Subject:  record.User.Subject,
 		Audience: cluster.UID,
 		IssuedAt: now.Unix(),

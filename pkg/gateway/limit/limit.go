@@ -37,9 +37,11 @@ const (
 	DefaultLong   = 8000
 )
 
-// Options of a Limiter; zero means the default.
+// Options of a Limiter.
 type Options struct {
-	Reads, Writes, Long int
+	// Capacity of a class. It is asked for at every request, so that it may change
+	// while requests are in flight; zero, or nil, means the default.
+	Capacity func(Class) int
 	// Changed returns what is told of every slot of a class that is taken (+1) and
 	// given back (-1); may be nil.
 	Changed func(Class) func(delta int)
@@ -52,7 +54,7 @@ type Limiter struct {
 
 type pool struct {
 	changed  func(int)
-	capacity int
+	capacity func() int
 
 	mu      sync.Mutex
 	total   int
@@ -62,8 +64,15 @@ type pool struct {
 // New makes a Limiter with nothing in flight.
 func New(o Options) *Limiter {
 	l := &Limiter{}
-	for class, capacity := range [classes]int{Read: or(o.Reads, DefaultReads), Write: or(o.Writes, DefaultWrites), Long: or(o.Long, DefaultLong)} {
-		l.pools[class].capacity = capacity
+	for class, usual := range [classes]int{Read: DefaultReads, Write: DefaultWrites, Long: DefaultLong} {
+		l.pools[class].capacity = func() int {
+			if o.Capacity != nil {
+				if n := o.Capacity(Class(class)); n > 0 {
+					return n
+				}
+			}
+			return usual
+		}
 		l.pools[class].holders = map[string]int{}
 		l.pools[class].changed = func(int) {}
 		if o.Changed != nil {
@@ -71,13 +80,6 @@ func New(o Options) *Limiter {
 		}
 	}
 	return l
-}
-
-func or(n, otherwise int) int {
-	if n > 0 {
-		return n
-	}
-	return otherwise
 }
 
 // Slot is held while a request is in flight. It is not safe for concurrent use.
@@ -125,6 +127,7 @@ func (s *Slot) Move(class Class) *wire.Refusal {
 // take follows the share that the package comment gives. The check and the
 // count are one step, so that the capacity is exact.
 func (p *pool) take(holder string) bool {
+	capacity := p.capacity()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.holders[holder]
@@ -132,7 +135,7 @@ func (p *pool) take(holder string) bool {
 	if held == 0 {
 		active++
 	}
-	if p.total >= p.capacity || held >= max(1, p.capacity/(active+1)) {
+	if p.total >= capacity || held >= max(1, capacity/(active+1)) {
 		return false
 	}
 	p.holders[holder] = held + 1

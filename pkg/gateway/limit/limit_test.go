@@ -22,9 +22,32 @@ func take(l *Limiter, class Class, holder string) []*Slot {
 	}
 }
 
+func capacities(reads, long int) func(Class) int {
+	return func(c Class) int { return [...]int{Read: reads, Write: 0, Long: long}[c] }
+}
+
+// TestCapacityChanges: another capacity counts from the next request on, and what
+// is in flight beyond it ends by itself.
+func TestCapacityChanges(t *testing.T) {
+	t.Parallel()
+	capacity := 12
+	l := New(Options{Capacity: func(Class) int { return capacity }})
+	held := take(l, Read, "alice")
+	capacity = 4
+	if n := len(take(l, Read, "bob")); n != 0 {
+		t.Errorf("bob took %d beyond the new capacity", n)
+	}
+	for _, slot := range held {
+		slot.Release()
+	}
+	if n := len(take(l, Read, "bob")); n != 2 {
+		t.Errorf("bob took %d, want half of the new capacity", n)
+	}
+}
+
 func TestShares(t *testing.T) {
 	t.Parallel()
-	l := New(Options{Reads: 12})
+	l := New(Options{Capacity: capacities(12, 0)})
 	alice := take(l, Read, "alice")
 	bob := take(l, Read, "bob")
 	carol := take(l, Read, "carol")
@@ -46,7 +69,7 @@ func TestShares(t *testing.T) {
 
 func TestCapacityOfOne(t *testing.T) {
 	t.Parallel()
-	l := New(Options{Reads: 1})
+	l := New(Options{Capacity: capacities(1, 0)})
 	slot, refusal := l.Acquire(Read, "alice")
 	if refusal != nil {
 		t.Fatal(refusal)
@@ -64,7 +87,7 @@ func TestCapacityOfOne(t *testing.T) {
 func TestMove(t *testing.T) {
 	t.Parallel()
 	var counts [classes]atomic.Int64
-	l := New(Options{Reads: 2, Long: 2, Changed: func(c Class) func(int) { return func(n int) { counts[c].Add(int64(n)) } }})
+	l := New(Options{Capacity: capacities(2, 2), Changed: func(c Class) func(int) { return func(n int) { counts[c].Add(int64(n)) } }})
 	first, refusal := l.Acquire(Read, "alice")
 	if refusal == nil {
 		refusal = first.Move(Long)
@@ -99,7 +122,7 @@ func TestExact(t *testing.T) {
 	t.Parallel()
 	const capacity = 16
 	var now, most atomic.Int64
-	l := New(Options{Reads: capacity, Changed: func(Class) func(int) {
+	l := New(Options{Capacity: capacities(capacity, 0), Changed: func(Class) func(int) {
 		return func(n int) {
 			if v := now.Add(int64(n)); v > most.Load() {
 				most.Store(v)

@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/test/idp"
+)
+
+// TestConfigurationReload: what can change while the gateway runs does, what
+// cannot is named, and a fault changes nothing.
+func TestConfigurationReload(t *testing.T) {
+	t.Parallel()
+	var next *v1alpha1.GatewayConfiguration
+	var fault error
+	w := newWhole(t, time.Second, func(w *whole, c *Config) {
+		c.File = w.file("gateway.yaml", "first")
+		c.Read = func() (*v1alpha1.GatewayConfiguration, error) { return next, fault }
+	})
+	const (
+		reloads = `zt_reloads_total{result="error",source="configuration"}`
+		stale   = `zt_condition{condition="Stale",subject="configuration"}`
+		restart = `zt_condition{condition="RestartNeeded",subject="configuration"}`
+	)
+	old := w.c()
+
+	fault = errors.New("gateway.yaml:3: unknown field")
+	if err := w.Reload(t.Context()); err == nil || w.c() != old {
+		t.Errorf("a faulty file: %v", err)
+	}
+	if series(w.Gateway, reloads) != "1" || series(w.Gateway, stale) != "1" {
+		t.Errorf("reloads %q, stale %q", series(w.Gateway, reloads), series(w.Gateway, stale))
+	}
+
+	next, fault = old.DeepCopy(), nil
+	next.Login.Enrolment, next.Session.TokenLifetime = v1alpha1.EnrolmentApproval, metav1.Duration{Duration: time.Minute}
+	next.Domain = "elsewhere.example"
+	must(t, w.Reload(t.Context()))
+	if got := w.c(); got.Login.Enrolment != v1alpha1.EnrolmentApproval || got.Session.TokenLifetime.Duration != time.Minute || got.Domain != rigDomain {
+		t.Errorf("in force: %+v", got)
+	}
+	if series(w.Gateway, stale) != "0" || series(w.Gateway, restart) != "1" {
+		t.Errorf("stale %q, restart %q", series(w.Gateway, stale), series(w.Gateway, restart))
+	}
+	if code, text := w.checkDevice(w.gw(), newKey(t)); code != http.StatusForbidden {
+		t.Errorf("an unknown device, although enrolment wants an approval now: %d %s", code, text)
+	}
+
+	next = next.DeepCopy()
+	next.Domain = rigDomain
+	must(t, w.Reload(t.Context()))
+	if series(w.Gateway, restart) != "0" {
+		t.Error("nothing waits any more")
+	}
+}
+
+// TestIssuersReload: a stream that a further issuer's token began ends when that
+// issuer is no longer accepted.
+func TestIssuersReload(t *testing.T) {
+	t.Parallel()
+	provider, further := furtherIssuer(t)
+	r := newRig(t, rigOptions{manifests: corporate, direct: true, further: further})
+	r.upstream.handle(func(rw http.ResponseWriter, r *http.Request) {
+		io.WriteString(rw, "{}\n")
+		http.NewResponseController(rw).Flush()
+		<-r.Context().Done()
+	})
+	client := &http.Client{Transport: &http.Transport{DialTLSContext: r.directDialer("h2"), ForceAttemptHTTP2: true}}
+	token := provider.MintIDToken("alice", idp.Mint{Claims: map[string]any{"aud": "kubernetes"}})
+	ask := func() *http.Response {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.kube.directHost+"/api/v1/pods?watch=1", nil)
+		must(t, err)
+		request.Header.Set("Authorization", "Bearer "+token)
+		response, err := client.Do(request)
+		must(t, err)
+		t.Cleanup(func() { response.Body.Close() })
+		return response
+	}
+	watch := ask()
+	if _, err := bufio.NewReader(watch.Body).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan string, 1)
+	go func() {
+		rest, _ := io.ReadAll(watch.Body)
+		ended <- string(rest)
+	}()
+
+	must(t, further.Reload(furtherConfig(provider.Issuer()))) // the same: nothing happens
+	if err := further.Reload([]byte("{}")); err == nil {
+		t.Error("a faulty configuration was accepted")
+	}
+	select {
+	case rest := <-ended:
+		t.Fatalf("the watch ended although nothing has changed: %s", rest)
+	case <-time.After(2 * sweepEvery):
+	}
+	must(t, further.Reload(furtherConfig("https://another.example")))
+	select {
+	case rest := <-ended:
+		if !strings.Contains(rest, "have changed") {
+			t.Errorf("the watch was told %q", rest)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the watch lives on")
+	}
+	if got := ask(); got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a token of the issuer that is gone: %d", got.StatusCode)
+	}
+}
