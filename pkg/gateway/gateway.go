@@ -48,10 +48,10 @@ type Config struct {
 	Configuration *v1alpha1.GatewayConfiguration
 	// File is where Configuration came from, and Read reads it again; both may be
 	// unset, and then nothing of it changes while the gateway runs.
-	File string
-	Read func() (*v1alpha1.GatewayConfiguration, error)
-	Logger        *slog.Logger     // may be nil
-	Now           func() time.Time // may be nil
+	File   string
+	Read   func() (*v1alpha1.GatewayConfiguration, error)
+	Logger *slog.Logger     // may be nil
+	Now    func() time.Time // may be nil
 }
 
 // Gateway is the whole process but its command line. Make it with New.
@@ -59,7 +59,7 @@ type Gateway struct {
 	config atomic.Pointer[v1alpha1.GatewayConfiguration]
 	read   func() (*v1alpha1.GatewayConfiguration, error) // nil: never again
 	log    *slog.Logger
-	now func() time.Time
+	now    func() time.Time
 
 	metrics     *metrics.Metrics
 	probes      *metrics.Probes

@@ -198,7 +198,7 @@ func TestCutWhileTheBodyIsRead(t *testing.T) {
 			r.registry.Apply([]*v1alpha1.Revocation{{Spec: v1alpha1.RevocationSpec{Role: "all"}}}, wire.Epoch{Generation: 1, Sequence: 99})
 			r.eventually("the outcome", func() bool {
 				records := r.records()
-				return len(records) == 1 && records[0].Reason == wire.ReasonRevoked
+				return len(records) == 1 && records[0].Reason == wire.ReasonRoleRevoked
 			})
 			if took := time.Since(began); took > 2*time.Second {
 				t.Errorf("cut after %s", took)

@@ -76,14 +76,25 @@ func ControlClient(roots *x509.CertPool) *tls.Config {
 
 // IssuerClient is for calling the OIDC issuer; nil roots are the system's.
 func IssuerClient(roots *x509.CertPool) *tls.Config {
-	return client("", roots, "h2", "http/1.1")
+	return outward(client("", roots, "h2", "http/1.1"))
 }
 
-// UpstreamClient is for the kube part's leg to its kube-apiserver, the one place
-// where TLS 1.2 is allowed. protocols are ALPN's; upgrades need http/1.1 alone.
+// UpstreamClient is for the kube part's leg to its kube-apiserver. protocols are
+// ALPN's; upgrades need http/1.1 alone.
 func UpstreamClient(roots *x509.CertPool, serverName string, protocols ...string) *tls.Config {
-	config := client(serverName, roots, protocols...)
+	return outward(client(serverName, roots, protocols...))
+}
+
+// outward lets config speak TLS 1.2, with forward secrecy and authenticated
+// ciphers alone (RFC 9325, 4.2), to servers that are not ours to choose: many an
+// identity provider and old API server know nothing newer.
+func outward(config *tls.Config) *tls.Config {
 	config.MinVersion = tls.VersionTLS12
+	config.CipherSuites = []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
 	return config
 }
 

@@ -230,7 +230,8 @@ func TestDirectServer(t *testing.T) {
 	}
 }
 
-// TestVersions: TLS 1.3 everywhere but toward the upstream.
+// TestVersions: TLS 1.3 everywhere but toward the upstream and the issuer, and
+// there nothing that is weak in TLS 1.2.
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	pool := func() *x509.CertPool { return nil }
@@ -238,7 +239,7 @@ func TestVersions(t *testing.T) {
 		"GatewayServer": GatewayServer(nil), "TunnelServer": TunnelServer(nil, pool, nil, domain),
 		"StreamServer": StreamServer(nil, nil), "DirectServer": DirectServer(nil, pool, domain, "prod"),
 		"GatewayClient": GatewayClient("gw", "", nil), "pinned GatewayClient": GatewayClient("gw", "pin", nil),
-		"TunnelClient": TunnelClient(tunnel, nil, nil), "ControlClient": ControlClient(nil), "IssuerClient": IssuerClient(nil),
+		"TunnelClient": TunnelClient(tunnel, nil, nil), "ControlClient": ControlClient(nil),
 	} {
 		if config.MinVersion != tls.VersionTLS13 {
 			t.Errorf("%s: version %s is allowed", name, tls.VersionName(config.MinVersion))
@@ -250,7 +251,17 @@ func TestVersions(t *testing.T) {
 			t.Errorf("%s: nobody verifies", name)
 		}
 	}
-	if version := UpstreamClient(nil, "").MinVersion; version != tls.VersionTLS12 {
-		t.Errorf("UpstreamClient: %s", tls.VersionName(version))
+	for name, config := range map[string]*tls.Config{"UpstreamClient": UpstreamClient(nil, ""), "IssuerClient": IssuerClient(nil)} {
+		if config.MinVersion != tls.VersionTLS12 || config.InsecureSkipVerify {
+			t.Errorf("%s: %s, InsecureSkipVerify %t", name, tls.VersionName(config.MinVersion), config.InsecureSkipVerify)
+		}
+		for _, suite := range config.CipherSuites {
+			if suite := tls.CipherSuiteName(suite); !strings.HasPrefix(suite, "TLS_ECDHE_") || strings.Contains(suite, "_CBC_") {
+				t.Errorf("%s: %s is allowed", name, suite)
+			}
+		}
+		if len(config.CipherSuites) == 0 {
+			t.Errorf("%s: any suite is allowed", name)
+		}
 	}
 }

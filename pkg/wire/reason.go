@@ -22,9 +22,11 @@ const (
 	ReasonProofInvalid     Reason = "proof_invalid"
 	ReasonWrongCluster     Reason = "wrong_cluster"
 	ReasonDeviceRefused    Reason = "device_refused"
-	ReasonDeviceUnknown    Reason = "device_unknown" // enrol first (modes other than Open)
-	ReasonDevicePending    Reason = "device_pending" // enrolled, not approved
-	ReasonRevoked          Reason = "revoked"
+	ReasonDeviceUnknown    Reason = "device_unknown"  // enrol first (modes other than Open)
+	ReasonDevicePending    Reason = "device_pending"  // enrolled, not approved
+	ReasonRevoked          Reason = "revoked"         // person, group, device, certificate or session: nothing is left
+	ReasonRoleRevoked      Reason = "role_revoked"    // a role; the session goes on with what it holds besides
+	ReasonClusterRevoked   Reason = "cluster_revoked" // one cluster; the others stay open
 	ReasonSessionEnded     Reason = "session_ended"
 	ReasonLoginRequired    Reason = "login_required"
 	ReasonClusterUnknown   Reason = "cluster_unknown" // does not exist or must not be seen

@@ -117,8 +117,8 @@ spec: {url: %q, certificateAuthorityFile: %s, tokenFile: %s, direct: true}
 `
 	token := filepath.Join(z.stack.Dir, "zt-impersonate.token")
 	for name, text := range map[string]string{
-		"cluster.yaml": fmt.Sprintf(cluster, stack.Cluster, z.stack.ControlPlane.URL, filepath.Join(z.stack.Dir, "cluster-ca.pem"), token),
-		"bench.yaml":   benchRole,
+		"cluster-prod.yaml": fmt.Sprintf(cluster, stack.Cluster, z.stack.ControlPlane.URL, filepath.Join(z.stack.Dir, "cluster-ca.pem"), token),
+		"bench.yaml":        benchRole,
 	} {
 		if err := z.stack.WriteManifest(name, text); err != nil {
 			return err

@@ -193,11 +193,11 @@ func TestPermissive(t *testing.T) {
 	if res := alice.Kubectl(t.Context(), "get", "configmaps"); !strings.Contains(res.Stderr, "zt: no policy") {
 		t.Fatalf("enforcing: %v", res)
 	}
-	cluster, err := os.ReadFile(filepath.Join(s.ConfigDir, "cluster.yaml"))
+	cluster, err := os.ReadFile(filepath.Join(s.ConfigDir, "cluster-prod.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.WriteManifest("cluster.yaml", string(cluster)+"  enforcement:\n    mode: Permissive\n    until: "+until+"\n"); err != nil {
+	if err := s.WriteManifest("cluster-prod.yaml", string(cluster)+"  enforcement:\n    mode: Permissive\n    until: "+until+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Reload(t.Context()); err != nil {

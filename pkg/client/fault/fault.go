@@ -140,7 +140,9 @@ func refused(r *wire.Refusal) *Fault {
 	f.Reason, f.Decision = r.Reason, r.Decision
 	switch r.Reason {
 	case wire.ReasonDeviceUnknown, wire.ReasonDeviceRefused:
-		f = f.Hint("kubectl zt device enroll")
+		if r.Hint == "" { // the mute answer to a stranger
+			f = f.Hint("kubectl zt device enroll")
+		}
 	case wire.ReasonSessionEnded, wire.ReasonLoginRequired:
 		f = f.Hint("kubectl zt login")
 	case wire.ReasonClusterUnknown, wire.ReasonClusterDisabled:

@@ -90,7 +90,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 	}
 	r.revoke(v1alpha1.RevocationSpec{Cluster: "prod", Reason: "maintenance"})
 	_, refusal = l.mint(client, "prod")
-	mustRefuse(t, "a revoked cluster", refusal, wire.ReasonRevoked)
+	mustRefuse(t, "a revoked cluster", refusal, wire.ReasonClusterRevoked)
 }
 
 // A record alone lets nobody in, and without one there is nothing to go by.

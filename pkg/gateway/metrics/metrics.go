@@ -250,7 +250,7 @@ func (m *Metrics) AuditLost() {
 }
 
 // Reload counts a reload of, for example, "objects", "certificate" or
-// "furtherIssuers".
+// "issuers".
 func (m *Metrics) Reload(source string, err error) {
 	if m != nil {
 		m.reloads.WithLabelValues(source, result(err)).Inc()

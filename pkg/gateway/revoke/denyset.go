@@ -114,10 +114,10 @@ func (s *denySet) check(f *Facts) *wire.Refusal {
 		return r.refuse(wire.ReasonSessionEnded, "this session was ended")
 	}
 	if r, ok := s.find(v1alpha1.RevokedCluster, string(f.Cluster)); ok {
-		return r.refuse(wire.ReasonRevoked, "cluster %s was revoked", f.Cluster)
+		return r.refuse(wire.ReasonClusterRevoked, "cluster %s was revoked", f.Cluster)
 	}
 	if removed, r := s.removed(f); len(removed) > 0 && len(removed) == len(f.Roles) {
-		return r.refuse(wire.ReasonRevoked, "role %s was revoked, and you hold no other", removed[0])
+		return r.refuse(wire.ReasonRoleRevoked, "role %s was revoked, and you hold no other", removed[0])
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func (s *denySet) cut(f *Facts) *wire.Refusal {
 		return refusal
 	}
 	if removed, r := s.removed(f); len(removed) > 0 {
-		return r.refuse(wire.ReasonRevoked, "role %s was revoked", removed[0])
+		return r.refuse(wire.ReasonRoleRevoked, "role %s was revoked", removed[0])
 	}
 	return nil
 }

@@ -63,6 +63,7 @@ type Stack struct {
 	LoginURL   string // with the pin
 
 	log        io.Writer
+	profile    v1alpha1.ImpersonationProfile
 	group      *env.Group
 	gatewayEnv []string
 
@@ -184,29 +185,16 @@ func (s *Stack) writeManifests(o Options) error {
 	if err := os.CopyFS(s.ConfigDir, os.DirFS(filepath.Join(root, "examples", "config"))); err != nil {
 		return err
 	}
-	ca := filepath.Join(s.Dir, "cluster-ca.pem")
-	if err := os.WriteFile(ca, s.ControlPlane.CAPEM, 0o600); err != nil {
+	if err := os.WriteFile(s.authorityFile(), s.ControlPlane.CAPEM, 0o600); err != nil {
 		return err
 	}
-	profile := o.Impersonation
-	if profile == "" {
-		profile = v1alpha1.ImpersonationConstrained
+	s.profile = o.Impersonation
+	if s.profile == "" {
+		s.profile = v1alpha1.ImpersonationConstrained
 	}
-	cluster := fmt.Sprintf(`apiVersion: kube-zt.io/v1alpha1
-kind: TargetCluster
-metadata:
-  name: %s
-  labels: {env: prod}
-spec:
-  displayName: Production
+	if err := s.WriteCluster(Cluster, "prod", `displayName: Production
   description: Where the customers are
-  link: https://runbooks.example.com/prod
-  url: %s
-  certificateAuthorityFile: %s
-  tokenFile: %s
-  impersonation: %s
-`, Cluster, s.ControlPlane.URL, ca, s.tokenFile(), profile)
-	if err := s.WriteManifest("cluster.yaml", cluster); err != nil {
+  link: https://runbooks.example.com/prod`); err != nil {
 		return err
 	}
 	for name, text := range o.Manifests {
@@ -216,6 +204,25 @@ spec:
 	}
 	return nil
 }
+
+// WriteCluster writes a TargetCluster whose label env is as said, for the control
+// plane of the stack; spec is further YAML of the spec, or empty.
+func (s *Stack) WriteCluster(name, env, spec string) error {
+	return s.WriteManifest("cluster-"+name+".yaml", fmt.Sprintf(`apiVersion: kube-zt.io/v1alpha1
+kind: TargetCluster
+metadata:
+  name: %s
+  labels: {env: %s}
+spec:
+  url: %s
+  certificateAuthorityFile: %s
+  tokenFile: %s
+  impersonation: %s
+  %s
+`, name, env, s.ControlPlane.URL, s.authorityFile(), s.tokenFile(), s.profile, spec))
+}
+
+func (s *Stack) authorityFile() string { return filepath.Join(s.Dir, "cluster-ca.pem") }
 
 func (s *Stack) tokenFile() string { return filepath.Join(s.Dir, "zt-impersonate.token") }
 
