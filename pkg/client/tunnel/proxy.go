@@ -272,7 +272,7 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 	defer stop()
 	var up sync.WaitGroup
 	up.Go(func() {
-		switch srcErr, dstErr := copyBytes(stream, r); {
+		switch srcErr, dstErr := stream.Draw(r); {
 		case srcErr != nil:
 			stream.Abort() // kubectl was cut off: so is the far side
 		case dstErr != nil:
@@ -284,7 +284,7 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 			_ = stream.CloseWrite()
 		}
 	})
-	srcErr, dstErr := copyBytes(conn, stream)
+	srcErr, dstErr := stream.Forward(conn)
 	if err := cmp.Or(srcErr, dstErr); err != nil {
 		conn.Close()
 		stream.Abort()
