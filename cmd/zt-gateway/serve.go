@@ -46,6 +46,7 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 	if err != nil {
 		return err
 	}
+	paceCollector(os.Getenv)
 	level := slog.LevelInfo
 	if flags.debug {
 		level = slog.LevelDebug

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 )
 
 // Argument is the first argument that makes a program that calls Main a floor.
@@ -27,6 +28,9 @@ const (
 	Upstream     Kind = "upstream"
 	Agent        Kind = "agent"
 )
+
+// laptop reports whether the program plays an agent's part.
+func (k Kind) laptop() bool { return k == ChainLaptop || k == DaisyLaptop || k == Agent }
 
 // Config goes to a floor on its standard input. Which fields a kind needs follows
 // from what it does.
@@ -65,6 +69,9 @@ func Start(ctx context.Context, path string, config Config) (*Process, error) {
 		return nil, fmt.Errorf("start floor %s: %w", config.Kind, err)
 	}
 	cmd := exec.Command(path, Argument)
+	// The laptop's half has a session of its own, as a spawned agent has: where the
+	// kernel shares processors by session, that decides when it runs.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: config.Kind.laptop()}
 	var diag bytes.Buffer
 	cmd.Stderr = &diag
 	stdin, err := cmd.StdinPipe()
