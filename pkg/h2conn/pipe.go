@@ -31,6 +31,7 @@ type pipe struct {
 	peeked   bool      // a part of the ring is lent to the caller of peek
 	sink     io.Writer // where Write goes past the ring, see forward
 	source   io.Reader // where Read goes past the ring, see draw
+	drawing  bool      // source is being read
 	through  error     // what sink or source has ended with
 	readErr  error     // what Read returns now, whatever is in the ring
 	endErr   error     // what Read returns once the ring is empty

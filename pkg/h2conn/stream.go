@@ -150,8 +150,9 @@ func (s *Stream) Forward(dst io.Writer) (streamErr, dstErr error) { return s.in.
 
 // Draw sends what src has, until src has ended or the stream wants no more, and says
 // which side failed; at a proper end of src neither did, and the stream can still be
-// written to. src.Read is called by the goroutine that fills the connection, and may
-// still be waiting when Draw has returned. Nobody else may write.
+// written to. src.Read is called by the goroutine that fills the connection; one that
+// is under way when the stream ends is waited for, so its caller must end it, too.
+// Nobody else may write.
 func (s *Stream) Draw(src io.Reader) (srcErr, streamErr error) {
 	srcErr, streamErr = s.out.draw(src)
 	return srcErr, s.refusedBy(streamErr)

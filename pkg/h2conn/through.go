@@ -64,7 +64,8 @@ func (p *pipe) writeThrough(b []byte) (int, error) {
 
 // draw makes the pipe's reader read src itself, once the ring is empty, until src
 // or the pipe has ended, and says which of the two it was; at a proper end of src
-// it was neither. It does not end the pipe. Nobody else may write.
+// it was neither. It does not end the pipe. A Read of src that is under way is
+// waited for: whoever ends the pipe also ends that. Nobody else may write.
 func (p *pipe) draw(src io.Reader) (srcErr, dstErr error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,6 +75,9 @@ func (p *pipe) draw(src io.Reader) (srcErr, dstErr error) {
 		p.writable.Wait()
 	}
 	p.source = nil
+	for p.drawing {
+		p.writable.Wait()
+	}
 	switch {
 	case p.through == io.EOF:
 		return nil, nil
@@ -88,9 +92,12 @@ func (p *pipe) draw(src io.Reader) (srcErr, dstErr error) {
 func (p *pipe) readThrough(b []byte) (int, error) {
 	for p.source != nil {
 		source := p.source
+		p.drawing = true
 		p.mu.Unlock()
 		n, err := source.Read(b)
 		p.mu.Lock()
+		p.drawing = false
+		p.writable.Broadcast()
 		if err != nil {
 			p.fall(err)
 		}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // TestForwardAndDraw: what travels past the buffers arrives as it was sent, also
@@ -101,13 +103,46 @@ func TestForwardAndDrawEnd(t *testing.T) {
 			ended <- streamErr
 		}()
 		stream.Abort()
-		for range 2 {
-			if err := <-ended; err == nil {
-				t.Error("an aborted stream ended properly")
-			}
+		if err := <-ended; err == nil { // Forward's: Draw still reads
+			t.Error("an aborted stream ended properly")
 		}
-		silent.Close() // for whom still reads
+		silent.Close()
+		if err := <-ended; err == nil {
+			t.Error("an aborted stream ended properly")
+		}
 	})
+}
+
+// TestDrawLetsGo: when Draw has returned, nobody reads its source any more.
+func TestDrawLetsGo(t *testing.T) {
+	t.Parallel()
+	client := serveStreams(t, func(*ServerStream) {}).dial(t) // ends each stream at once
+	for range 50 {
+		stream := connect(t, client)
+		near, far := net.Pipe()
+		source := &watched{Reader: near}
+		time.AfterFunc(10*time.Millisecond, func() { far.Write([]byte("late")) })
+		if _, streamErr := stream.Draw(source); streamErr == nil {
+			t.Error("the stream has not ended")
+		}
+		if source.busy.Load() {
+			t.Fatal("the source is still being read")
+		}
+		stream.Close()
+		near.Close()
+		far.Close()
+	}
+}
+
+type watched struct {
+	io.Reader
+	busy atomic.Bool
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	w.busy.Store(true)
+	defer w.busy.Store(false)
+	return w.Reader.Read(b)
 }
 
 type failing struct{ err error }
