@@ -121,7 +121,14 @@ func TestDrawLetsGo(t *testing.T) {
 		stream := connect(t, client)
 		near, far := net.Pipe()
 		source := &watched{Reader: near}
-		time.AfterFunc(10*time.Millisecond, func() { far.Write([]byte("late")) })
+		go func() {
+			for { // slowly, until near is closed
+				time.Sleep(time.Millisecond)
+				if _, err := far.Write([]byte("late")); err != nil {
+					return
+				}
+			}
+		}()
 		if _, streamErr := stream.Draw(source); streamErr == nil {
 			t.Error("the stream has not ended")
 		}
