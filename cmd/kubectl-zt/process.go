@@ -93,10 +93,28 @@ func (p *process) client(o *rootOptions) (*agent.Client, error) {
 
 // request describes who is asking.
 func (p *process) request(o *rootOptions, op agent.Op) agent.Request {
-	return agent.Request{
+	req := agent.Request{
 		Op: op, Profile: profile.Name(o.profile), Parent: p.parent, Verbose: o.verbose,
 		Attended: p.inTTY && p.errTTY, Display: p.browser.Usable() == nil, QR: p.errTTY,
 	}
+	if aboutNetwork(op, req.Attended) {
+		env := networkEnvironment()
+		req.Environment = &env
+	}
+	return req
+}
+
+// aboutNetwork reports whether this shell's proxy is the person's word for now:
+// what he types at a terminal to get somewhere, and the two verbs with which a
+// script begins. What only looks, or is run by kubectl, changes nothing.
+func aboutNetwork(op agent.Op, attended bool) bool {
+	switch op {
+	case agent.OpLogin, agent.OpTrust:
+		return true
+	case agent.OpCredential, agent.OpStatus, agent.OpLogout, agent.OpStop:
+		return false
+	}
+	return attended
 }
 
 // ask is one request to the agent.

@@ -23,6 +23,12 @@ func (r *Request) append(b []byte) []byte {
 	b = appendFlag(b, "display", r.Display)
 	b = appendFlag(b, "qr", r.QR)
 	b = appendFlag(b, "verbose", r.Verbose)
+	if e := r.Environment; e != nil {
+		b = append(b, `,"environment":{"httpsProxy":`...)
+		b = appendString(b, e.HTTPSProxy)
+		b = appendField(b, "noProxy", e.NoProxy)
+		b = append(b, '}')
+	}
 	if len(r.Args) > 0 {
 		b = append(b, `,"args":`...)
 		b = append(b, r.Args...)

@@ -5,7 +5,6 @@ import (
 
 	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/session"
-	"github.com/kube-zt/zt/pkg/client/tunnel"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -47,8 +46,6 @@ type LoginArgs struct {
 	DeviceCode bool `json:"deviceCode,omitempty"`
 	// Force logs in although somebody is.
 	Force bool `json:"force,omitempty"`
-	// Environment is how the person's shell gets out to the network.
-	Environment tunnel.Environment `json:"environment"`
 }
 
 // LoginResult is the session after it.

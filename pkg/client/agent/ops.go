@@ -107,9 +107,6 @@ func (a *Agent) login(ctx context.Context, c *conversation) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.Environment != (tunnel.Environment{}) {
-		a.env.Store(&in.Environment)
-	}
 	n := r.Profile().Name
 	if !in.Force && r.LoggedIn() && r.Ready(ctx) == nil {
 		return LoginResult{Already: true, Status: r.Status()}, a.cfg.Home.SetCurrent(n)

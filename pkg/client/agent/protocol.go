@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/kube-zt/zt/pkg/client/profile"
+	"github.com/kube-zt/zt/pkg/client/tunnel"
 )
 
 // Protocol is the version of what is spoken on the socket. A request of another
@@ -60,11 +61,14 @@ type Request struct {
 	Parent int `json:"parent,omitempty"`
 	// Attended says that a person sits at the terminal, Display that a browser
 	// can be shown to him, QR that the terminal can draw.
-	Attended bool            `json:"attended,omitempty"`
-	Display  bool            `json:"display,omitempty"`
-	QR       bool            `json:"qr,omitempty"`
-	Verbose  bool            `json:"verbose,omitempty"`
-	Args     json.RawMessage `json:"args,omitempty"`
+	Attended bool `json:"attended,omitempty"`
+	Display  bool `json:"display,omitempty"`
+	QR       bool `json:"qr,omitempty"`
+	Verbose  bool `json:"verbose,omitempty"`
+	// Environment is how the person's shell gets out to the network; nil says
+	// nothing about it, an empty one that there is no proxy.
+	Environment *tunnel.Environment `json:"environment,omitempty"`
+	Args        json.RawMessage     `json:"args,omitempty"`
 }
 
 func writeFrame(w io.Writer, kind byte, payload []byte) error {

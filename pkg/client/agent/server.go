@@ -96,7 +96,7 @@ func New(cfg Config) *Agent {
 		starts: make(chan func(context.Context)), finished: make(chan struct{}), quit: make(chan struct{}),
 	}
 	a.log, a.fan = newLog(cfg.Log, cfg.Debug)
-	a.env.Store(&cfg.Environment)
+	a.env.Store(&tunnel.Environment{})
 	a.proxy = &tunnel.Proxy{Log: a.log, Routes: a.route}
 	a.ports = &ports{home: cfg.Home, proxy: a.proxy, start: a.run}
 	a.logins = &logins{start: a.run, pending: map[profile.Name]*pending{}}
@@ -210,7 +210,11 @@ func (a *Agent) open(ctx context.Context, in *Inheritance) error {
 	if a.socketFile, err = os.Lstat(a.cfg.Home.Socket()); err != nil {
 		return fmt.Errorf("look at the socket: %w", err)
 	}
-	return a.ports.restore(ctx)
+	if err := a.ports.restore(ctx); err != nil {
+		return err
+	}
+	a.heed(a.cfg.Environment)
+	return nil
 }
 
 func (a *Agent) shut() {
@@ -306,6 +310,9 @@ func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 	if c.req.Protocol != Protocol {
 		c.fail(fault.New(fault.ExitFailed, "kubectl zt agent --stop", "this command speaks protocol %d with the agent, which speaks %d (%s)", c.req.Protocol, Protocol, a.cfg.Version))
 		return c.req.newer(a.cfg.Version)
+	}
+	if c.req.Environment != nil {
+		a.heed(*c.req.Environment)
 	}
 	if c.req.Verbose {
 		defer a.fan.subscribe(c)()
