@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +24,8 @@ type catalogue struct {
 
 func newCatalogue() *catalogue { return &catalogue{ready: make(chan struct{})} }
 
-func (c *catalogue) set(list []wire.Cluster) {
+// set reports whether anything is different now.
+func (c *catalogue) set(list []wire.Cluster) bool {
 	m := make(map[wire.ClusterName]wire.Cluster, len(list))
 	for _, cl := range list {
 		m[cl.Name] = cl
@@ -32,8 +34,11 @@ func (c *catalogue) set(list []wire.Cluster) {
 	defer c.mu.Unlock()
 	if c.clusters == nil {
 		close(c.ready)
+	} else if reflect.DeepEqual(c.clusters, m) {
+		return false
 	}
 	c.clusters = m
+	return true
 }
 
 // get returns a cluster; known is false until the first push.
@@ -52,7 +57,14 @@ func (c *catalogue) list() []wire.Cluster {
 	})
 }
 
+// wait waits for the first push. What is there already is had also by who has no
+// time left.
 func (c *catalogue) wait(ctx context.Context) error {
+	select {
+	case <-c.ready:
+		return nil
+	default:
+	}
 	select {
 	case <-c.ready:
 		return nil
@@ -70,6 +82,14 @@ func pinned(p *profile.Profile, c wire.Cluster) error {
 	}
 	return fault.New(fault.ExitUntrusted, "if its administrator confirms it: kubectl zt trust --cluster "+string(c.Name),
 		"cluster %s shows another identity than before: %s, was %s", string(c.Name), orNone(Fingerprint(c.CA)), orNone(Fingerprint(pin.CA)))
+}
+
+// know takes over what control says of the clusters.
+func (s *Session) know(l *live, list []wire.Cluster) {
+	s.learn(list)
+	if l.catalogue.set(list) {
+		s.epoch.Add(1)
+	}
 }
 
 // learn pins the clusters that are seen for the first time and saves the profile.

@@ -95,8 +95,7 @@ func (s *Session) listen(ctx context.Context, l *live) error {
 func (s *Session) event(l *live, e wire.Event) {
 	switch e.Kind {
 	case wire.EventClusters:
-		s.learn(e.Clusters)
-		l.catalogue.set(e.Clusters)
+		s.know(l, e.Clusters)
 	case wire.EventSession:
 		if e.Session == nil || e.Session.Session != l.identity.Load().who.Session {
 			return
@@ -113,6 +112,7 @@ func (s *Session) event(l *live, e wire.Event) {
 		// Roles were taken away: tokens in kubectl's hands lose them at the gateway,
 		// the next ones are made without.
 		l.tokens.clear()
+		s.epoch.Add(1)
 	}
 }
 

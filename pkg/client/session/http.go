@@ -122,9 +122,16 @@ func (c *caller) failed(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.New(fault.ExitUnreachable, "check the network", "%s did not answer in time", c.name)
 	default:
-		return fault.New(fault.ExitUnreachable, "check the network", "%s cannot be reached: %v", c.name, err)
+		return &brokenError{fault.New(fault.ExitUnreachable, "check the network", "%s cannot be reached: %v", c.name, err)}
 	}
 }
+
+// brokenError is a request whose connection failed under it. Whether it was heard
+// is unknown, so only what may happen twice is asked again.
+type brokenError struct{ f *fault.Fault }
+
+func (e *brokenError) Error() string { return e.f.Error() }
+func (e *brokenError) Unwrap() error { return e.f }
 
 // observe measures the clock by an answer that carries a time.
 func (c *caller) observe(out any, sent time.Time) {

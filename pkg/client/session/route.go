@@ -30,7 +30,8 @@ func (s *Session) Target(host string) (tunnel.Target, error) {
 	if n == "" {
 		return tunnel.Target{}, fault.New(fault.ExitRefused, "kubectl zt clusters", "%s is not a cluster of %s", host, p.Domain)
 	}
-	t := tunnel.Target{Host: host, Audience: string(p.Clusters[n].UID)}
+	// Read first: what changes while we look is a change after this target.
+	t := tunnel.Target{Host: host, Epoch: s.epoch.Load(), Audience: string(p.Clusters[n].UID)}
 	l, _ := s.current()
 	if l == nil {
 		return t, nil
@@ -75,15 +76,7 @@ func (s *Session) Open(ctx context.Context, t *tunnel.Target) (*h2conn.Stream, e
 			return nil, unknownCluster(clusterOf(t.Host, s.profile.Load().Domain))
 		}
 	}
-	stream, err := l.outer.Connect(ctx, authority)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := stream.Response(ctx); err != nil {
-		stream.Abort()
-		return nil, err
-	}
-	return stream, nil
+	return l.outer.Open(ctx, authority)
 }
 
 // Proof signs for a stream with the certificate of the moment.

@@ -25,7 +25,8 @@ type Session struct {
 	clock   *clock
 	gw      *gateway
 	profile atomic.Pointer[profile.Profile]
-	saving  sync.Mutex // of the profile
+	saving  sync.Mutex    // of the profile
+	epoch   atomic.Uint64 // see tunnel.Target
 
 	flights singleflight.Group
 	closing chan struct{} // closed when Run ends
@@ -123,6 +124,7 @@ func (s *Session) replace(old, l *live, over *fault.Fault) bool {
 		return false
 	}
 	s.live, s.over = l, over
+	s.epoch.Add(1)
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return true
@@ -140,7 +142,7 @@ func (s *Session) begin(id *identity, provider *idp) (*live, error) {
 	l.outer = tunnel.NewOuter(tunnel.OuterConfig{
 		Address: p.Address(), ServerName: p.TunnelName(), Dial: s.deps.Dial,
 		TLS:       s.tunnelTLS(l, p, ca),
-		UserAgent: s.deps.userAgent(), Log: s.deps.Log,
+		UserAgent: s.deps.userAgent(), Log: s.deps.Log, Now: s.deps.Now,
 	})
 	l.control = newControl(s.deps, s.clock, l.outer, poolOf(ca...), p.TrustDomain, s.proofOf(l))
 	return l, nil
@@ -164,13 +166,14 @@ func (s *Session) notLoggedIn() *fault.Fault {
 }
 
 // ready returns the live session with a certificate that can be presented, and
-// renews an expired one. The error is a Fault with ExitLogin when only a login
-// helps.
+// renews an expired one. What the machine slept over was looked at then. The error
+// is a Fault with ExitLogin when only a login helps.
 func (s *Session) ready(ctx context.Context) (*live, error) {
 	l, _ := s.current()
 	if l == nil {
 		return nil, s.notLoggedIn()
 	}
+	l.outer.Rouse(ctx)
 	if l.identity.Load().valid(s.clock.Now()) {
 		return l, nil
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -139,6 +140,22 @@ func TestClock(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "clock skew") {
 			t.Errorf("%s: %v", tc.off, err)
+		}
+	}
+}
+
+// What control pushed last serves also him whose time control has used up.
+func TestKnownCatalogueIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := newCatalogue()
+	if !c.set(nil) || c.set([]wire.Cluster{}) {
+		t.Error("the first push is news, the same again is none")
+	}
+	spent, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // select takes any of two
+		if err := c.wait(spent); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -111,8 +111,7 @@ func (s *Session) Clusters(ctx context.Context) ([]wire.Cluster, error) {
 		return nil, why
 	}
 	if err == nil {
-		s.learn(now.Clusters)
-		l.catalogue.set(now.Clusters)
+		s.know(l, now.Clusters)
 	} else if l.catalogue.wait(ctx) != nil {
 		return nil, l.unheard()
 	}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -93,7 +94,14 @@ func (s *Session) mint(ctx context.Context, l *live, n wire.ClusterName) (token,
 	v, err := s.flight(ctx, "token "+string(l.identity.Load().who.Session)+" "+string(n), mintLimit, func(ctx context.Context) (any, error) {
 		var got wire.Token
 		sent := s.deps.Now()
-		err := l.control.call(ctx, http.MethodPost, wire.PathToken, wire.TokenRequest{Cluster: n}, &got)
+		ask := func() error {
+			return l.control.call(ctx, http.MethodPost, wire.PathToken, wire.TokenRequest{Cluster: n}, &got)
+		}
+		err := ask()
+		var broken *brokenError
+		if errors.As(err, &broken) && ctx.Err() == nil {
+			err = ask() // the network changed; a token that was lost on the way harms nobody
+		}
 		if why, over := ended(err); over {
 			s.end(l, why)
 		}

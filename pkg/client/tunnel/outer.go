@@ -38,11 +38,12 @@ const (
 	// that ends them, and it tells kubectl why; we would only cut it short.
 	farewell = 1500 * time.Millisecond
 	// tick is how often the wall clock is held against the monotonic one, which
-	// stands still while the machine sleeps.
+	// stands still while the machine sleeps; what they differ by more than this is
+	// taken for sleep.
 	tick = 5 * time.Second
 )
 
-// OuterConfig is what an Outer needs. All fields are required.
+// OuterConfig is what an Outer needs. All fields but Now are required.
 type OuterConfig struct {
 	// Address is host:port of the login URL, ServerName the name of tunnel.
 	Address    string
@@ -53,6 +54,9 @@ type OuterConfig struct {
 	TLS       func() *tls.Config
 	UserAgent string
 	Log       *slog.Logger
+	// Now is the wall clock, which runs on while the machine sleeps; nil means
+	// time.Now.
+	Now func() time.Time
 }
 
 // Outer is the warm connection of one profile to the edge, or two of them when
@@ -69,7 +73,16 @@ type Outer struct {
 	dialing chan struct{} // closed when the attempt under way has ended
 	failed  error         // of the last attempt; nil when it succeeded
 	closed  bool
-	seen    time.Time // the last tick, with both clocks
+	awake   moment // when it was last known that the machine has not slept since
+
+	rousing sync.Mutex    // held by who looks at the connections after sleep
+	every   time.Duration // between two looks of Run; tick, but in tests
+}
+
+// moment is a time by both clocks.
+type moment struct {
+	wall time.Time // OuterConfig.Now's
+	mono time.Time // this process's, for time.Since
 }
 
 // link is one connection.
@@ -80,14 +93,19 @@ type link struct {
 
 // NewOuter opens nothing.
 func NewOuter(cfg OuterConfig) *Outer {
-	return &Outer{cfg: cfg, wake: make(chan struct{}, 1), stopped: make(chan struct{}), seen: time.Now()}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	o := &Outer{cfg: cfg, wake: make(chan struct{}, 1), stopped: make(chan struct{}), every: tick}
+	o.awake = o.moment()
+	return o
 }
 
 // Run keeps one connection warm until ctx ends, and then closes all.
 func (o *Outer) Run(ctx context.Context) error {
 	defer o.close()
 	backoff := firstBackoff
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(o.every)
 	defer ticker.Stop()
 	for {
 		l, err := o.usable(ctx)
@@ -101,10 +119,7 @@ func (o *Outer) Run(ctx context.Context) error {
 				o.cfg.Log.Debug("connection to the edge ended")
 			case <-o.wake:
 			case <-ticker.C:
-				if slept := o.slept(true); slept > tick {
-					o.cfg.Log.Info("woke up", "slept", slept.Round(time.Second).String())
-					o.Probe(ctx)
-				}
+				o.Rouse(ctx)
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -127,7 +142,7 @@ func (o *Outer) Run(ctx context.Context) error {
 // the machine slept over cannot until it was probed; one whose peer vanished is
 // gone after 30 s of silence at the latest (h2conn's pings).
 func (o *Outer) Up() bool {
-	if o.slept(false) > tick {
+	if o.slept() > tick {
 		return false
 	}
 	o.mu.Lock()
@@ -135,17 +150,66 @@ func (o *Outer) Up() bool {
 	return slices.ContainsFunc(o.links, func(l *link) bool { return l.Usable() })
 }
 
-// slept is how far the wall clock ran ahead of the monotonic one since the last
-// tick. A clock that was set looks the same, and costs one ping.
-func (o *Outer) slept(ticked bool) time.Duration {
+func (o *Outer) moment() moment { return moment{o.cfg.Now().Round(0), time.Now()} }
+
+// slept is how far the wall clock ran ahead of the monotonic one since the
+// connections were last looked at. A clock that was set looks the same, and costs
+// one ping.
+func (o *Outer) slept() time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now := time.Now()
-	d := now.Round(0).Sub(o.seen.Round(0)) - now.Sub(o.seen)
-	if ticked {
-		o.seen = now
+	now := o.moment()
+	return (now.wall.Sub(o.awake.wall) - now.mono.Sub(o.awake.mono)).Abs()
+}
+
+// Rouse finds out which connections are alive before anybody is sent down one of
+// them: after sleep it waits for that, and all who come meanwhile share the look;
+// what was merely silent for long it asks in passing.
+func (o *Outer) Rouse(ctx context.Context) {
+	if o.slept() > tick {
+		o.rousing.Lock()
+		defer o.rousing.Unlock()
+		if slept := o.slept(); slept > tick {
+			now := o.moment() // before the look: the machine may sleep again in it
+			o.cfg.Log.Info("woke up", "slept", slept.Round(time.Second).String())
+			o.Probe(context.WithoutCancel(ctx)) // who asked may leave; the answer is for all
+			o.mu.Lock()
+			o.awake = now
+			o.mu.Unlock()
+		}
+		return
 	}
-	return d.Abs()
+	o.mu.Lock()
+	links := slices.Clone(o.links)
+	o.mu.Unlock()
+	for _, l := range links {
+		o.doubt(ctx, l)
+	}
+}
+
+// Open is Connect that waits for the edge's answer. Until then nothing but the
+// CONNECT was sent, so when the connection breaks in between, as one does whose
+// network is gone, the same is asked once more over another one. What the edge
+// says is a *h2conn.RefusedError, and what it could not say a Fault.
+func (o *Outer) Open(ctx context.Context, authority string) (*h2conn.Stream, error) {
+	for again := false; ; again = true {
+		stream, err := o.Connect(ctx, authority)
+		if err != nil {
+			return nil, err
+		}
+		if _, err = stream.Response(ctx); err == nil {
+			return stream, nil
+		}
+		stream.Abort()
+		var refused *h2conn.RefusedError
+		switch {
+		case errors.As(err, &refused), ctx.Err() != nil:
+			return nil, err
+		case again:
+			o.cfg.Log.Info("connection to the edge broke twice", "error", fault.Escape(err.Error()))
+			return nil, fault.New(fault.ExitUnreachable, "check the network", "the connection to the gateway at %s broke before it answered", o.cfg.Address)
+		}
+	}
 }
 
 // Connect opens a stream to authority on a connection that has room, and dials

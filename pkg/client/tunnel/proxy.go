@@ -41,6 +41,9 @@ type Target struct {
 	// Optimistic says that connection, certificate and the cluster's last pushed
 	// state are good, so that the CONNECT may be answered before it is made.
 	Optimistic bool
+	// Epoch changes with whatever may turn a refusal into consent: the session,
+	// the person's roles, the clusters.
+	Epoch uint64
 }
 
 // Route is a profile, for the proxy.
@@ -74,6 +77,7 @@ type Proxy struct {
 type cause struct {
 	fault *fault.Fault
 	until time.Time
+	epoch uint64 // of the target that was refused
 }
 
 // Serve answers on l until ctx ends, then closes l and every connection, and
@@ -156,7 +160,7 @@ func (p *Proxy) connect(ctx context.Context, conn net.Conn, r *bufio.Reader, h *
 		return &refusal{http.StatusForbidden, fault.Of(err)}
 	}
 	key := profile + " " + host
-	if f := p.remembered(key); f != nil {
+	if f := p.remembered(key, t.Epoch); f != nil {
 		return &refusal{http.StatusServiceUnavailable, f}
 	}
 	release, no := p.slot(ctx, profile, host)
@@ -165,8 +169,8 @@ func (p *Proxy) connect(ctx context.Context, conn net.Conn, r *bufio.Reader, h *
 	}
 	defer release()
 	if t.Optimistic {
-		if err := p.carry(ctx, conn, r, route, &t, nil); err != nil {
-			p.remember(key, err)
+		if refused := p.carry(ctx, conn, r, route, &t, nil); refused != nil {
+			p.remember(key, t.Epoch, refused)
 		}
 		return nil
 	}
@@ -221,8 +225,9 @@ func (p *Proxy) sameUser(conn net.Conn) error {
 }
 
 // carry moves the bytes of one connection. stream is nil where the answer was not
-// waited for; the error is then what the edge, later, said no with.
-func (p *Proxy) carry(ctx context.Context, conn net.Conn, r *bufio.Reader, route Route, t *Target, stream *h2conn.Stream) error {
+// waited for; what is returned is then what the edge, later, said no with. A way
+// that merely broke is no reason to turn the next attempt away.
+func (p *Proxy) carry(ctx context.Context, conn net.Conn, r *bufio.Reader, route Route, t *Target, stream *h2conn.Stream) *h2conn.RefusedError {
 	optimistic := stream == nil
 	defer func() {
 		if stream != nil {
@@ -244,20 +249,21 @@ func (p *Proxy) carry(ctx context.Context, conn net.Conn, r *bufio.Reader, route
 		return nil
 	}
 	first, err := announce(hello, t.Audience, route.Proof)
-	if err != nil {
-		return err
+	if err == nil && optimistic {
+		stream, err = route.Open(ctx, t)
 	}
-	if optimistic {
-		if stream, err = route.Open(ctx, t); err != nil {
-			return err
-		}
+	if err == nil {
+		_, err = stream.Write(first)
 	}
-	if _, err = stream.Write(first); err == nil {
+	if err == nil {
 		err = splice(ctx, conn, r, stream)
 	}
 	var refused *h2conn.RefusedError
-	if optimistic && errors.As(err, &refused) {
-		return err
+	switch {
+	case optimistic && errors.As(err, &refused):
+		return refused
+	case err != nil:
+		p.Log.Debug("connection broke", "host", t.Host, "error", fault.Escape(err.Error()))
 	}
 	return nil
 }
@@ -308,10 +314,17 @@ func Refused(err error) *fault.Fault {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fault.New(fault.ExitUnreachable, "kubectl zt status", "the gateway did not answer in time").Because(wire.ReasonUpstreamTimeout)
 	}
-	return fault.Of(err)
+	var known *fault.Fault
+	var refusal *wire.Refusal
+	if errors.As(err, &known) || errors.As(err, &refusal) || errors.Is(err, context.Canceled) {
+		return fault.Of(err)
+	}
+	// A library's word for a way that broke means nothing to who reads it in
+	// kubectl's output.
+	return fault.New(fault.ExitUnreachable, "kubectl zt status", "the gateway could not be asked: %v", err)
 }
 
-func (p *Proxy) remember(key string, err error) {
+func (p *Proxy) remember(key string, epoch uint64, refused *h2conn.RefusedError) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.causes == nil {
@@ -323,13 +336,13 @@ func (p *Proxy) remember(key string, err error) {
 			delete(p.causes, k)
 		}
 	}
-	p.causes[key] = cause{Refused(err), now.Add(rememberFor)}
+	p.causes[key] = cause{Refused(refused), now.Add(rememberFor), epoch}
 }
 
-func (p *Proxy) remembered(key string) *fault.Fault {
+func (p *Proxy) remembered(key string, epoch uint64) *fault.Fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c, ok := p.causes[key]; ok && time.Now().Before(c.until) {
+	if c, ok := p.causes[key]; ok && c.epoch == epoch && time.Now().Before(c.until) {
 		return c.fault
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/h2conn"
+	"github.com/kube-zt/zt/pkg/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,6 +32,7 @@ const secret = "s3cret-s3cret-s3cret-s3cret"
 // countingRoute is a profile whose gateway would notice every attempt.
 type countingRoute struct {
 	opened atomic.Int64
+	epoch  atomic.Uint64
 	target Target
 	err    error
 }
@@ -40,7 +42,7 @@ func (r *countingRoute) Target(host string) (Target, error) {
 		return Target{}, fault.New(fault.ExitRefused, "kubectl zt clusters", "%s is not a cluster of zt.test", host)
 	}
 	t := r.target
-	t.Host = host
+	t.Host, t.Epoch = host, r.epoch.Load()
 	return t, nil
 }
 
@@ -190,7 +192,7 @@ func TestV068NamesOutsideTheProfile(t *testing.T) {
 	if n := route.opened.Load(); n != 0 {
 		t.Errorf("the gateway saw %d connections", n)
 	}
-	if _, text := ask(t, addr, connect("PROD.zt.test:443", basic("zt.test", secret))); !strings.Contains(text, "503 zt: unused") {
+	if _, text := ask(t, addr, connect("PROD.zt.test:443", basic("zt.test", secret))); !strings.Contains(text, "503 zt: the gateway could not be asked: unused") {
 		t.Errorf("a name in capitals is the same name: %s", text)
 	}
 }
@@ -267,7 +269,7 @@ func TestOpenPortServesTheSameUserOnly(t *testing.T) {
 		want  int
 		says  string
 	}{
-		{"same user, by the kernel", nil, 503, "zt: it was tried"},
+		{"same user, by the kernel", nil, 503, "it was tried"},
 		{"another user", func(_, _ netip.AddrPort) (int, error) { return os.Geteuid() + 1, nil }, 403, "another user asked"},
 		{"unknown", func(_, _ netip.AddrPort) (int, error) { return 0, errors.New("not listed") }, 403, "not listed"},
 	} {
@@ -292,11 +294,10 @@ func TestRefusalIsOneLine(t *testing.T) {
 	}
 }
 
-// An optimistic CONNECT that fails is remembered for the next attempt.
-func TestOptimisticFailureIsRemembered(t *testing.T) {
-	t.Parallel()
-	route := &countingRoute{target: Target{Optimistic: true, Audience: "uid"}, err: fault.New(fault.ExitUnreachable, "kubectl zt status", "cluster prod is away")}
-	addr := serveProxy(t, route, "", nil)
+// optimistic makes a CONNECT that is answered before it is made, and returns when
+// the connection has ended.
+func optimistic(t *testing.T, addr string) {
+	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -310,11 +311,44 @@ func TestOptimisticFailureIsRemembered(t *testing.T) {
 	if err != nil || string(answer) != "HTTP/1.1 200 zt\r\n\r\n" {
 		t.Fatalf("%q %v", answer, err)
 	}
-	if code, text := ask(t, addr, connect("prod.zt.test:443", basic("zt.test", secret))); code != 503 || !strings.Contains(text, "cluster prod is away") {
+}
+
+// What the edge refused is told to the next attempt, until something has changed
+// that may turn it into consent.
+func TestRefusedOptimisticStreamIsRemembered(t *testing.T) {
+	t.Parallel()
+	no := &wire.Refusal{Reason: wire.ReasonClusterDown, Message: "cluster prod is away", Hint: "kubectl zt clusters"}
+	route := &countingRoute{target: Target{Optimistic: true, Audience: "uid"}, err: &h2conn.RefusedError{Status: 503, Refusal: no}}
+	addr := serveProxy(t, route, "", nil)
+	optimistic(t, addr)
+	if code, text := ask(t, addr, connect("prod.zt.test:443", basic("zt.test", secret))); code != 503 || !strings.Contains(text, "cluster prod is away (kubectl zt clusters)") {
 		t.Errorf("%s", text)
 	}
 	if n := route.opened.Load(); n != 1 {
 		t.Errorf("tried %d times, want once", n)
+	}
+	route.epoch.Add(1) // a login, or a push of control
+	optimistic(t, addr)
+	if n := route.opened.Load(); n != 2 {
+		t.Errorf("tried %d times, want twice", n)
+	}
+}
+
+// A way that broke says nothing about the next attempt.
+func TestBrokenOptimisticStreamIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	for name, err := range map[string]error{
+		"unreachable": fault.New(fault.ExitUnreachable, "check the network", "gw.zt.test cannot be reached"),
+		"broken":      io.ErrUnexpectedEOF,
+	} {
+		route := &countingRoute{target: Target{Optimistic: true, Audience: "uid"}, err: err}
+		addr := serveProxy(t, route, "", nil)
+		for range 2 {
+			optimistic(t, addr)
+		}
+		if n := route.opened.Load(); n != 2 {
+			t.Errorf("%s: tried %d times, want twice", name, n)
+		}
 	}
 }
 

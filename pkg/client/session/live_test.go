@@ -1,0 +1,322 @@
+package session_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kube-zt/zt/pkg/client/profile"
+	"github.com/kube-zt/zt/pkg/client/session"
+	"github.com/kube-zt/zt/pkg/client/session/gatewaytest"
+	"github.com/kube-zt/zt/pkg/client/tunnel"
+	"github.com/kube-zt/zt/pkg/wire"
+	"github.com/kube-zt/zt/test/idp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// laptop is a person with a session: a real identity provider, a small gateway,
+// and between the laptop and the gateway a network that can fail.
+type laptop struct {
+	*session.Session
+	t    *testing.T
+	gw   *gatewaytest.Gateway
+	idp  *idp.Provider
+	home profile.Home
+	deps session.Deps
+	net  *network
+	log  *logBuffer
+
+	offset atomic.Int64 // of the laptop's wall clock
+	pages  sync.WaitGroup
+	opened atomic.Int64
+}
+
+// newLaptop knows its gateway and is not logged in. change, which may be nil,
+// sees everything before first contact.
+func newLaptop(t *testing.T, opts idp.Options, change func(*laptop)) *laptop {
+	t.Helper()
+	p, err := idp.Start(context.WithoutCancel(t.Context()), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	dir := filepath.Join(t.TempDir(), "zt")
+	l := &laptop{
+		t: t, idp: p, home: profile.Home{Dir: dir, Run: filepath.Join(dir, "run")}, net: new(network), log: new(logBuffer),
+		gw: gatewaytest.Start(t, wire.OIDC{
+			Issuer: wire.Issuer(p.Issuer()), ClientID: p.ClientID(), CA: string(p.CAPEM()), Scopes: []string{"openid", "email", "offline_access"},
+		}),
+	}
+	if err := l.home.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	l.deps = session.Deps{
+		Home: l.home, Version: "v1.0.0", Dial: l.net.DialContext,
+		Log: slog.New(slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Now: func() time.Time { return time.Now().Add(time.Duration(l.offset.Load())) },
+	}
+	t.Cleanup(l.pages.Wait)
+	if change != nil {
+		change(l)
+	}
+	return l
+}
+
+// meet makes first contact and keeps the profile.
+func (l *laptop) meet(gateway string) *profile.Profile {
+	l.t.Helper()
+	gateway, pin, err := profile.ParseGateway(gateway)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	p, err := session.Meet(l.t.Context(), l.deps, gateway, pin)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	p.Clusters = map[wire.ClusterName]profile.ClusterPin{}
+	if err := l.home.Save(p); err != nil {
+		l.t.Fatal(err)
+	}
+	return p
+}
+
+// live brings a session to life.
+func (l *laptop) live(p *profile.Profile) {
+	l.t.Helper()
+	s, err := session.New(l.deps, p)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.Session = s
+	ctx, cancel := context.WithCancel(context.WithoutCancel(l.t.Context()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Run(ctx)
+	}()
+	l.t.Cleanup(func() { cancel(); <-done })
+}
+
+func (l *laptop) prompt() session.Prompt {
+	return session.Prompt{
+		Out: io.Discard, Progress: func(string) {},
+		Open: func(_ context.Context, page string) error {
+			l.opened.Add(1)
+			l.pages.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				defer cancel()
+				if err := l.idp.Browser().Login(ctx, page, "alice"); err != nil {
+					l.t.Errorf("browser: %v", err)
+				}
+			})
+			return nil
+		},
+	}
+}
+
+func (l *laptop) login() {
+	l.t.Helper()
+	if err := l.Login(l.t.Context(), l.prompt()); err != nil {
+		l.t.Fatalf("login: %v\n%s", err, l.log)
+	}
+}
+
+// loggedIn is a laptop in the usual state.
+func loggedIn(t *testing.T, opts idp.Options, change func(*laptop)) *laptop {
+	t.Helper()
+	l := newLaptop(t, opts, change)
+	l.live(l.meet(l.gw.Pinned()))
+	l.login()
+	return l
+}
+
+// pass lets time go by, here and at the gateway. This machine's monotonic clock
+// stands still meanwhile: to the laptop it is sleep.
+func (l *laptop) pass(d time.Duration) {
+	l.offset.Add(int64(d))
+	l.gw.With(func(s *gatewaytest.State) { s.Ahead += d })
+}
+
+func (l *laptop) count(f func(*gatewaytest.State) int) int { return gatewaytest.Read(l.gw, f) }
+
+// request asks cluster prod who is asking, the way a kubectl that waits for its
+// CONNECT does.
+func (l *laptop) request() (string, error) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	defer cancel()
+	token, _, err := l.Token(ctx, "prod")
+	if err != nil {
+		return "", err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(gatewaytest.Read(l.gw, func(s *gatewaytest.State) *x509.Certificate { return s.Clusters["prod"].CA.Cert }))
+	transport := &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			t := tunnel.Target{Host: "prod." + gatewaytest.Domain}
+			stream, err := l.Open(ctx, &t)
+			if err != nil {
+				return nil, err
+			}
+			conn := tls.Client(tunnel.Announced(stream, t.Audience, l.Proof), &tls.Config{RootCAs: pool, ServerName: t.Host, MinVersion: tls.VersionTLS13})
+			return conn, conn.HandshakeContext(ctx)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://prod."+gatewaytest.Domain+"/", nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+// network dials, and can let connections die without a word.
+type network struct {
+	mu    sync.Mutex
+	conns []*mortal
+}
+
+func (n *network) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	m := &mortal{Conn: conn}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.conns = append(n.conns, m)
+	return m, nil
+}
+
+// change is another network: what stands is dead, and nobody is told.
+func (n *network) change() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.conns {
+		m.dead.Store(true)
+	}
+}
+
+type mortal struct {
+	net.Conn
+	dead atomic.Bool
+}
+
+func (m *mortal) Read(b []byte) (int, error) {
+	for {
+		n, err := m.Conn.Read(b)
+		if err != nil || !m.dead.Load() {
+			return n, err
+		}
+	}
+}
+
+func (m *mortal) Write(b []byte) (int, error) {
+	if m.dead.Load() {
+		return len(b), nil
+	}
+	return m.Conn.Write(b)
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// eventually polls, because the other side of a wire has its own pace.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+// The lid was closed for longer than a token lives, and the network is another
+// one. The first command needs a token and a stream, and gets both.
+func TestFirstCommandAfterSleep(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, nil)
+	if _, err := l.request(); err != nil {
+		t.Fatal(err)
+	}
+	l.net.change()
+	l.pass(10 * time.Minute)
+	if target, err := l.Target("prod." + gatewaytest.Domain); err != nil || target.Optimistic {
+		t.Errorf("%+v %v: nothing can be promised before anybody has looked", target, err)
+	}
+	if body, err := l.request(); err != nil || !strings.HasSuffix(body, " on prod") {
+		t.Errorf("%q %v\n%s", body, err, l.log)
+	}
+	if n := l.count(func(s *gatewaytest.State) int { return s.Minted }); n != 2 {
+		t.Errorf("%d tokens, want one before and one after", n)
+	}
+}
+
+// Whatever may turn a refusal into consent makes another target of the same host.
+func TestTargetsHaveEpochs(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, nil)
+	host := "prod." + gatewaytest.Domain
+	last, err := l.Target(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := func() bool {
+		now, err := l.Target(host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := now.Epoch != last.Epoch
+		last = now
+		return changed
+	}
+	l.gw.With(func(s *gatewaytest.State) { s.Clusters["prod"].Access = "Requestable" })
+	l.gw.Push(wire.Event{})
+	eventually(t, "the catalogue", changed)
+	id := l.Status().Session
+	l.gw.Push(wire.Event{Kind: wire.EventSession, Session: &wire.SessionChange{Session: id}})
+	eventually(t, "the roles", changed)
+	l.login()
+	if !changed() {
+		t.Error("a new login is the same")
+	}
+}
