@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -162,6 +163,83 @@ func TestAutomaticLoginHasABudget(t *testing.T) {
 	if _, err := r.credential(true); err != nil {
 		t.Error(err)
 	}
+}
+
+// The person gives up one kubectl while another waits for the same page: what
+// becomes of the login counts, not what became of who began it.
+func TestLeavingALoginToOthersCostsNoBudget(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	page := make(chan string, 1)
+	ctx, interrupt := context.WithCancel(t.Context())
+	first := r.client()
+	first.Open = func(_ context.Context, url string) error {
+		select {
+		case page <- url:
+		default:
+		}
+		return nil
+	}
+	begun, waited := make(chan error, 1), make(chan error, 1)
+	ask := func(ctx context.Context, c *agent.Client, parent int) error {
+		req := attended(agent.OpCredential)
+		req.Parent = parent
+		_, err := c.Do(ctx, req, agent.CredentialArgs{Cluster: "prod", ExecInfo: r.execInfo(true)})
+		return err
+	}
+	go func() { begun <- ask(ctx, first, 1) }()
+	url := <-page
+	second, joined := r.client(), make(chan struct{}, 1)
+	second.Notice = func([]byte) { // the page's address, to who comes late
+		select {
+		case joined <- struct{}{}:
+		default:
+		}
+	}
+	go func() { waited <- ask(t.Context(), second, 2) }()
+	<-joined
+	interrupt()
+	if err := <-begun; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := r.idp.Browser().Login(t.Context(), url, r.user); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+
+	// The next session may begin a login by itself.
+	r.endSessions()
+	if err := ask(t.Context(), r.client(), 3); err != nil {
+		t.Error(err)
+	}
+
+	// One that everybody has left came to nothing, and that does count.
+	r.endSessions()
+	ctx, interrupt = context.WithCancel(t.Context())
+	go func() { begun <- ask(ctx, first, 4) }()
+	<-page
+	interrupt()
+	<-begun
+	eventually(t, "the login is called off", func() bool {
+		// Until then it might be joined, and nobody looks at its page.
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		err := ask(ctx, first, 5)
+		return err != nil && strings.Contains(fault.Of(err).What, "came to nothing")
+	})
+}
+
+// endSessions makes the laptop hear that its session is over.
+func (r *rig) endSessions() {
+	r.t.Helper()
+	r.gw.End("enough")
+	eventually(r.t, "the end arrives", func() bool {
+		_, err := r.credential(false)
+		return err != nil
+	})
 }
 
 // client-go runs a failing plugin up to five times per kubectl.

@@ -89,28 +89,27 @@ func (a *Agent) ensure(ctx context.Context, r *resident, c *conversation, byName
 		return a.automatic(ctx, r, c, f)
 	}
 	a.budget.restore(string(r.Profile().OIDC.Issuer))
-	_, err = a.logins.join(ctx, r.Session, c, c.deviceCode(r), nil)
-	return err
+	return a.logins.join(ctx, r.Session, c, c.deviceCode(r), nil)
 }
 
 // automatic logs in on kubectl's behalf, or joins who does already.
 func (a *Agent) automatic(ctx context.Context, r *resident, c *conversation, why *fault.Fault) error {
 	issuer := string(r.Profile().OIDC.Issuer)
-	began, err := a.logins.join(ctx, r.Session, c, c.deviceCode(r), func() error {
-		switch {
-		case r.Valid():
-			return errQuicker
-		case !c.req.Display && !c.deviceCode(r):
-			return why // nobody could follow us to a page
-		}
-		if no := a.budget.take(issuer, processKey(c.req.Parent)); no != nil {
-			return no
-		}
-		return nil
+	err := a.logins.join(ctx, r.Session, c, c.deviceCode(r), &terms{
+		allow: func() error {
+			switch {
+			case r.Valid():
+				return errQuicker
+			case !c.req.Display && !c.deviceCode(r):
+				return why // nobody could follow us to a page
+			}
+			if no := a.budget.take(issuer, processKey(c.req.Parent)); no != nil {
+				return no
+			}
+			return nil
+		},
+		ended: func(err error) { a.budget.spend(issuer, err) },
 	})
-	if began {
-		a.budget.spend(issuer, err)
-	}
 	if errors.Is(err, errQuicker) {
 		return nil
 	}

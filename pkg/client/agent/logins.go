@@ -33,21 +33,30 @@ type pending struct {
 	stopped   bool
 }
 
+// terms are what a login that nobody asked for by name is begun on. Both are
+// called at most once, and only for the caller who begins it.
+type terms struct {
+	// allow says why there shall be none. It is asked under the lock: of many
+	// callers one is asked, and the others find that one's login.
+	allow func() error
+	// ended hears how the login itself went, before anybody who waits for it does.
+	// Whoever began it may have left by then, and others have stayed.
+	ended func(error)
+}
+
 // join waits for the profile's login on behalf of c. If none is under way it
-// begins one, provided that allow lets it; began reports that. allow, which may
-// be nil, is asked under the lock: of many callers one is asked, and the others
-// find that one's login.
-func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation, deviceCode bool, allow func() error) (began bool, err error) {
-	p, began, err := ls.enter(s, c, deviceCode, allow)
+// begins one, on the terms, which are nil for one that was asked for by name.
+func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation, deviceCode bool, on *terms) error {
+	p, err := ls.enter(s, c, deviceCode, on)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer p.leave(c)
 	select {
 	case <-p.done:
-		return began, p.err
+		return p.err
 	case <-ctx.Done():
-		return began, ctx.Err()
+		return ctx.Err()
 	}
 }
 
@@ -57,22 +66,25 @@ func (ls *logins) idle() bool {
 	return len(ls.pending) == 0
 }
 
-func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool, allow func() error) (*pending, bool, error) {
+func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool, on *terms) (*pending, error) {
 	name := s.Profile().Name
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if p := ls.pending[name]; p != nil && p.follow(c) {
-		return p, false, nil
+		return p, nil
 	}
-	if allow != nil {
-		if err := allow(); err != nil {
-			return nil, false, err
+	if on != nil {
+		if err := on.allow(); err != nil {
+			return nil, err
 		}
 	}
 	p := &pending{done: make(chan struct{}), stop: make(chan struct{}), followers: []*conversation{c}}
 	ls.pending[name] = p
 	ls.start(func(ctx context.Context) {
 		err := p.run(ctx, s, c.req.QR, deviceCode)
+		if on != nil {
+			on.ended(err)
+		}
 		ls.mu.Lock()
 		if ls.pending[name] == p {
 			delete(ls.pending, name)
@@ -81,7 +93,7 @@ func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool, al
 		p.err = err
 		close(p.done)
 	})
-	return p, true, nil
+	return p, nil
 }
 
 // run is the login itself.

@@ -112,7 +112,7 @@ func (a *Agent) login(ctx context.Context, c *conversation) (any, error) {
 		return LoginResult{Already: true, Status: r.Status()}, a.cfg.Home.SetCurrent(n)
 	}
 	a.budget.restore(string(r.Profile().OIDC.Issuer))
-	if _, err := a.logins.join(ctx, r.Session, c, in.DeviceCode, nil); err != nil {
+	if err := a.logins.join(ctx, r.Session, c, in.DeviceCode, nil); err != nil {
 		return nil, err
 	}
 	return LoginResult{Status: r.Status()}, a.cfg.Home.SetCurrent(n)
