@@ -17,6 +17,8 @@ const (
 	vague = 2 * time.Second
 	// stale is the age from which any sample is better than the old one.
 	stale = 10 * time.Minute
+	// drift is what two good clocks may come apart until a sample is stale.
+	drift = 100 * time.Millisecond
 )
 
 // clock is the gateway's, measured by its answers. Proofs are dated by it, and
@@ -39,13 +41,15 @@ func (c *clock) observe(gateway, sent time.Time) {
 	defer c.mu.Unlock()
 	here := c.now()
 	trip := here.Sub(sent)
-	// The best sample counts, for a while; a slow answer is better than none.
+	offset := gateway.Sub(sent.Add(trip / 2)).Round(0)
+	// The best sample counts, for a while; a slow answer is better than none. Two
+	// that cannot both be right mean that one of the clocks was set in between.
 	known := !c.measured.IsZero() && here.Sub(c.measured) < stale && here.After(c.measured)
-	if known && (trip > vague || trip/2 > 2*c.error) {
+	agree := (offset - c.offset).Abs() <= c.error+trip/2+drift
+	if known && agree && (trip > vague || trip/2 > 2*c.error) {
 		return
 	}
-	c.offset = gateway.Sub(sent.Add(trip / 2)).Round(0)
-	c.error, c.measured = trip/2, here
+	c.offset, c.error, c.measured = offset, trip/2, here
 }
 
 // Now is the time at the gateway.
