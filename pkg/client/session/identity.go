@@ -18,8 +18,8 @@ import (
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-// spare is how much of a certificate must be left for it to be worth presenting:
-// handshakes take time and clocks differ.
+// spare is how much of a certificate must be left for something to be promised on
+// it: handshakes take time and clocks differ.
 const spare = 10 * time.Second
 
 // identity is a trust certificate with the keys that it names. It is immutable;
@@ -76,7 +76,12 @@ func newIdentity(p *profile.Profile, key *device.Key, proof *ecdsa.PrivateKey, i
 }
 
 // valid reports whether the certificate can be presented at the gateway's time.
-func (id *identity) valid(now time.Time) bool { return now.Add(spare).Before(id.who.NotAfter) }
+// Until its very end it is, and is renewed by what it opens: nobody else renews a
+// live one.
+func (id *identity) valid(now time.Time) bool { return now.Before(id.who.NotAfter) }
+
+// lasts reports whether it will still be valid when it has arrived.
+func (id *identity) lasts(now time.Time) bool { return id.valid(now.Add(spare)) }
 
 // sign makes a peer proof.
 func (id *identity) sign(audience string, hello []byte, now time.Time) (string, error) {

@@ -320,3 +320,78 @@ func TestTargetsHaveEpochs(t *testing.T) {
 		t.Error("a new login is the same")
 	}
 }
+
+// Nobody renews a live certificate but by the tunnel that it opens, and so its
+// last seconds are as good as the ones before.
+func TestLastSecondsOfACertificate(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.CertLife = time.Minute })
+	})
+	l.pass(55 * time.Second)
+	if err := l.Ready(t.Context()); err != nil {
+		t.Errorf("%v\n%s", err, l.log)
+	}
+	if body, err := l.request(); err != nil {
+		t.Errorf("%q %v", body, err)
+	}
+	got := gatewaytest.Read(l.gw, func(s *gatewaytest.State) [2]int { return [2]int{s.Renewed, s.RenewedExpired} })
+	if got != [2]int{1, 0} {
+		t.Errorf("%d renewals, %d of them as an expired one; want 1, 0", got[0], got[1])
+	}
+}
+
+// An issuer that is away leaves what is left of the certificate.
+func TestLastSecondsWithoutTheIssuer(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.CertLife = time.Minute })
+	})
+	l.gw.With(func(s *gatewaytest.State) {
+		s.RefuseRenewal = &wire.Refusal{Reason: wire.ReasonIdPUnreachable, Message: "the issuer does not answer"}
+	})
+	l.pass(55 * time.Second)
+	if err := l.Ready(t.Context()); err != nil {
+		t.Errorf("%v", err)
+	}
+	l.pass(10 * time.Second)
+	if err := l.Ready(t.Context()); err == nil {
+		t.Error("ready with an expired certificate")
+	}
+}
+
+// The laptop's clock was set forward, and the certificate is good all the same.
+func TestCertificateThatOnlySeemsExpired(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.CertLife = time.Minute })
+	})
+	l.offset.Add(int64(2 * time.Minute))
+	if err := l.Ready(t.Context()); err != nil {
+		t.Errorf("%v\n%s", err, l.log)
+	}
+	if body, err := l.request(); err != nil {
+		t.Errorf("%q %v", body, err)
+	}
+	if n := l.opened.Load(); n != 1 {
+		t.Errorf("%d logins", n)
+	}
+}
+
+// The edge's clock says that the certificate has expired, and ours does not: that
+// is a reason to renew it and none to send the person to his provider.
+func TestEdgeHoldsTheCertificateForExpired(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.CertLife, s.Slow = 5*time.Minute, 1 })
+	})
+	if body, err := l.request(); err != nil || !strings.HasSuffix(body, " on prod") {
+		t.Errorf("%q %v\n%s", body, err, l.log)
+	}
+	if st := l.Status(); !st.LoggedIn || l.opened.Load() != 1 {
+		t.Errorf("%+v, %d logins", st, l.opened.Load())
+	}
+	if n := l.count(func(s *gatewaytest.State) int { return s.RenewedExpired }); n != 1 {
+		t.Errorf("%d renewals of an expired certificate, want 1", n)
+	}
+}

@@ -35,11 +35,14 @@ func (s *Session) keepRenewed(ctx context.Context, l *live) {
 	for {
 		id := l.identity.Load()
 		due := id.halfLife()
+		if !l.accepted() {
+			due = notBefore
+		}
 		if due.Before(notBefore) {
 			due = notBefore
 		}
 		wait := min(due.Sub(s.clock.Now()), look)
-		if wait > 0 && !sleep(ctx, wait) || ctx.Err() != nil {
+		if wait > 0 && !sleepUnless(ctx, wait, l.hurry) || ctx.Err() != nil {
 			return
 		}
 		if now := s.clock.Now(); !id.issued.SessionEnd.IsZero() && now.After(id.issued.SessionEnd) {
@@ -59,15 +62,19 @@ func (s *Session) keepRenewed(ctx context.Context, l *live) {
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
+func sleep(ctx context.Context, d time.Duration) bool { return sleepUnless(ctx, d, nil) }
+
+// sleepUnless may be cut short by woken; false means that ctx has ended.
+func sleepUnless(ctx context.Context, d time.Duration, woken <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return false
 	case <-t.C:
-		return true
+	case <-woken:
 	}
+	return true
 }
 
 // renew gets a certificate for the same key and session. Whoever needs it joins
@@ -85,7 +92,7 @@ func (s *Session) renew(ctx context.Context, l *live) error {
 
 func (s *Session) renewOnce(ctx context.Context, l *live, id *identity) error {
 	p := s.profile.Load()
-	valid := id.valid(s.clock.Now())
+	valid := s.presentable(l)
 	person, err := l.idp.refresh(ctx, s.loginConfig(p), s.deps.Now)
 	if errors.Is(err, login.ErrReloginNeeded) {
 		why := fault.New(fault.ExitLogin, "kubectl zt login", "your identity provider wants a new login").Because(wire.ReasonLoginRequired)
@@ -107,6 +114,11 @@ func (s *Session) renewOnce(ctx context.Context, l *live, id *identity) error {
 		err = l.control.call(ctx, http.MethodPost, wire.PathCertificate, req, &issued)
 	} else {
 		err = s.renewExpired(ctx, id, req, &issued)
+		if stillGood(err) {
+			// By the gateway's clock, which is the one that counts.
+			valid = true
+			err = l.control.call(ctx, http.MethodPost, wire.PathCertificate, req, &issued)
+		}
 	}
 	switch why, over := ended(err); {
 	case over && why.Reason == wire.ReasonLoginRequired && valid:
@@ -142,6 +154,12 @@ func (s *Session) renewExpired(ctx context.Context, id *identity, req wire.Renew
 	req.TXN = check.TXN
 	req.Certificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.chain[0].Raw}))
 	return s.call(ctx, http.MethodPost, wire.PathSessionRenew, req, issued)
+}
+
+// stillGood reports whether gw. has refused to renew a live certificate.
+func stillGood(err error) bool {
+	var r *wire.Refusal
+	return errors.As(err, &r) && r.Reason == wire.ReasonMethod && r.Status() == http.StatusConflict
 }
 
 // spread shows the new certificate to everybody who holds a stream of this

@@ -44,7 +44,7 @@ func (s *Session) Target(host string) (tunnel.Target, error) {
 		return tunnel.Target{}, err
 	}
 	t.Optimistic = known && t.Audience != "" && c.State == wire.StateReachable && c.Access != "Disabled" &&
-		l.identity.Load().valid(s.clock.Now()) && l.outer.Up()
+		l.identity.Load().lasts(s.clock.Now()) && l.outer.Up()
 	return t, nil
 }
 
@@ -76,7 +76,13 @@ func (s *Session) Open(ctx context.Context, t *tunnel.Target) (*h2conn.Stream, e
 			return nil, unknownCluster(clusterOf(t.Host, s.profile.Load().Domain))
 		}
 	}
-	return l.outer.Open(ctx, authority)
+	stream, err := l.outer.Open(ctx, authority)
+	if err != nil && !l.accepted() {
+		if l, err = s.ready(ctx); err == nil {
+			stream, err = l.outer.Open(ctx, authority)
+		}
+	}
+	return stream, err
 }
 
 // Proof signs for a stream with the certificate of the moment.

@@ -49,7 +49,25 @@ type live struct {
 	idp       *idp
 	heard     atomic.Pointer[string] // why control is not heard of; nil when it is
 	leaving   atomic.Bool            // the person is logging out: the end is no news
+
+	// rejected is the identity that the edge, by its clock, holds for expired;
+	// hurry, of capacity 1, has it renewed now.
+	rejected atomic.Pointer[identity]
+	hurry    chan struct{}
 }
+
+// expired is what the edge has said of the certificate.
+func (l *live) expired() {
+	l.rejected.Store(l.identity.Load())
+	select {
+	case l.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// accepted reports whether the edge has not turned the certificate of the moment
+// away.
+func (l *live) accepted() bool { return l.rejected.Load() != l.identity.Load() }
 
 // New makes a Session that is not logged in, and the device key with it. It opens
 // no connection.
@@ -137,12 +155,12 @@ func (s *Session) begin(id *identity, provider *idp) (*live, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway's authority: %w", err)
 	}
-	l := &live{catalogue: newCatalogue(), tokens: newTokens(), idp: provider}
+	l := &live{catalogue: newCatalogue(), tokens: newTokens(), idp: provider, hurry: make(chan struct{}, 1)}
 	l.identity.Store(id)
 	l.outer = tunnel.NewOuter(tunnel.OuterConfig{
 		Address: p.Address(), ServerName: p.TunnelName(), Dial: s.deps.Dial,
 		TLS:       s.tunnelTLS(l, p, ca),
-		UserAgent: s.deps.userAgent(), Log: s.deps.Log, Now: s.deps.Now,
+		UserAgent: s.deps.userAgent(), Log: s.deps.Log, Now: s.deps.Now, Expired: l.expired,
 	})
 	l.control = newControl(s.deps, s.clock, l.outer, poolOf(ca...), p.TrustDomain, s.proofOf(l))
 	return l, nil
@@ -174,13 +192,18 @@ func (s *Session) ready(ctx context.Context) (*live, error) {
 		return nil, s.notLoggedIn()
 	}
 	l.outer.Rouse(ctx)
-	if l.identity.Load().valid(s.clock.Now()) {
+	if l.identity.Load().lasts(s.clock.Now()) && l.accepted() {
 		return l, nil
 	}
-	if err := s.renew(ctx, l); err != nil {
+	err := s.renew(ctx, l)
+	if now, _ := s.current(); err != nil && (now != l || !s.presentable(l)) {
 		return nil, err
 	}
 	return l, nil
+}
+
+func (s *Session) presentable(l *live) bool {
+	return l.identity.Load().valid(s.clock.Now()) && l.accepted()
 }
 
 // end gives up the session because somebody else has ended it. A login is advised,

@@ -124,17 +124,21 @@ func (s *Session) Cluster(ctx context.Context, n wire.ClusterName) (wire.Cluster
 	if err != nil {
 		return wire.Cluster{}, err
 	}
-	p := s.profile.Load()
 	for _, c := range list {
-		if c.Name != n {
-			continue
+		if c.Name == n {
+			return c, s.Check(c)
 		}
-		if !validCluster(c, p.Domain) {
-			return wire.Cluster{}, fault.New(fault.ExitUntrusted, "ask the gateway's administrator", "the gateway describes cluster %s badly", string(n))
-		}
-		return c, pinned(p, c)
 	}
 	return wire.Cluster{}, unknownCluster(n)
+}
+
+// Check holds a cluster of the catalogue against its pin; it asks nobody.
+func (s *Session) Check(c wire.Cluster) error {
+	p := s.profile.Load()
+	if !validCluster(c, p.Domain) {
+		return fault.New(fault.ExitUntrusted, "ask the gateway's administrator", "the gateway describes cluster %s badly", string(c.Name))
+	}
+	return pinned(p, c)
 }
 
 // Device asks control what it knows of this device.

@@ -99,8 +99,13 @@ func (s *Session) mint(ctx context.Context, l *live, n wire.ClusterName) (token,
 		}
 		err := ask()
 		var broken *brokenError
-		if errors.As(err, &broken) && ctx.Err() == nil {
+		switch {
+		case errors.As(err, &broken) && ctx.Err() == nil:
 			err = ask() // the network changed; a token that was lost on the way harms nobody
+		case err != nil && !l.accepted():
+			if _, err = s.ready(ctx); err == nil {
+				err = ask()
+			}
 		}
 		if why, over := ended(err); over {
 			s.end(l, why)

@@ -43,7 +43,7 @@ const (
 	tick = 5 * time.Second
 )
 
-// OuterConfig is what an Outer needs. All fields but Now are required.
+// OuterConfig is what an Outer needs. All fields but Expired and Now are required.
 type OuterConfig struct {
 	// Address is host:port of the login URL, ServerName the name of tunnel.
 	Address    string
@@ -53,7 +53,10 @@ type OuterConfig struct {
 	// of the moment.
 	TLS       func() *tls.Config
 	UserAgent string
-	Log       *slog.Logger
+	// Expired is called when the edge says that the certificate has expired, which
+	// is the end of that certificate and not of the session. It must not block.
+	Expired func()
+	Log     *slog.Logger
 	// Now is the wall clock, which runs on while the machine sleeps; nil means
 	// time.Now.
 	Now func() time.Time
@@ -316,7 +319,7 @@ func (o *Outer) attempt(ctx context.Context) (*link, error) {
 	conn := tls.Client(raw, o.cfg.TLS())
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, explain(trust.Explain(err, o.cfg.ServerName), o.cfg.Address)
+		return nil, o.explain(trust.Explain(err, o.cfg.ServerName))
 	}
 	client, err := h2conn.NewClient(conn, h2conn.Options{UserAgent: o.cfg.UserAgent})
 	if err != nil {
@@ -327,7 +330,7 @@ func (o *Outer) attempt(ctx context.Context) (*link, error) {
 	// connection counts once it has answered.
 	if err := l.Ping(ctx); err != nil {
 		l.Close()
-		return nil, explain(err, o.cfg.Address)
+		return nil, o.explain(err)
 	}
 	return l, nil
 }
@@ -346,7 +349,8 @@ func (o *Outer) limit(ctx context.Context, d time.Duration) (context.Context, co
 }
 
 // explain gives a handshake's error to a person.
-func explain(err error, addr string) error {
+func (o *Outer) explain(err error) error {
+	addr := o.cfg.Address
 	var f *fault.Fault
 	if errors.As(err, &f) {
 		return f
@@ -358,7 +362,12 @@ func explain(err error, addr string) error {
 		return fault.New(fault.ExitUntrusted, "kubectl zt trust", "the gateway's tunnel at %s shows another authority than the profile knows: sha256=%s", addr, unknown.Fingerprint)
 	case errors.As(err, &clock):
 		return fault.New(fault.ExitFailed, "check the clock of this computer", "%v", clock)
-	case refusedCertificate(err):
+	case alerted(err, "expired certificate"):
+		if o.cfg.Expired != nil {
+			o.cfg.Expired()
+		}
+		return fault.New(fault.ExitUnreachable, "try again", "this session's certificate has expired and is being renewed")
+	case alerted(err, refusals...):
 		return fault.New(fault.ExitLogin, "kubectl zt login", "the gateway refuses this session's certificate").Because(wire.ReasonSessionEnded)
 	case errors.Is(err, context.Canceled):
 		return err
@@ -367,23 +376,20 @@ func explain(err error, addr string) error {
 	}
 }
 
-// refusedCertificate reports whether the edge ended the handshake because of our
-// certificate (RFC 8446, 6.2). crypto/tls gives alerts no exported type but on
-// QUIC; any other alert is the edge's trouble and not the session's.
-func refusedCertificate(err error) bool {
+// refusals are the alerts that mean our certificate (RFC 8446, 6.2); any other is
+// the edge's trouble and not the session's.
+var refusals = []string{
+	"bad certificate", "unsupported certificate", "revoked certificate", "unknown certificate", "certificate required", "access denied",
+}
+
+// alerted reports whether the edge ended the handshake with one of these alerts.
+// crypto/tls gives alerts no exported type but on QUIC.
+func alerted(err error, alerts ...string) bool {
 	_, alert, ok := strings.Cut(err.Error(), "remote error: tls: ")
 	if !ok {
 		return false
 	}
-	for _, a := range []string{
-		"bad certificate", "unsupported certificate", "revoked certificate", "expired certificate", "unknown certificate",
-		"certificate required", "access denied",
-	} {
-		if strings.HasPrefix(alert, a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(alerts, func(a string) bool { return strings.HasPrefix(alert, a) })
 }
 
 // doubt pings a connection that was silent for long; it does not block.

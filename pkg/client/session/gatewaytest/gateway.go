@@ -74,6 +74,9 @@ type State struct {
 	RefuseCheck, RefuseToken, RefuseRenewal, RefuseConnect *wire.Refusal
 	// HoldConnect delays the answer to a CONNECT of a cluster.
 	HoldConnect time.Duration
+	// Slow is how many of the next certificates are made by a clock that is ten
+	// minutes slow.
+	Slow int
 	// RejectCertificates fails the tunnel's handshakes.
 	RejectCertificates bool
 	// PanicOnToken panics in the handler.
