@@ -46,12 +46,12 @@ func runEnroll(ctx context.Context, p *process, o *rootOptions) error {
 	if err := p.ask(ctx, o, agent.OpEnroll, nil, &state); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.out, "Device %s is %s.\n", state.ID, fault.Escape(phase(state.Phase)))
+	fmt.Fprintf(p.out, "Device %s is %s.\n", fault.Escape(string(state.ID)), fault.Escape(phase(state.Phase)))
 	printDevice(p, state)
 	if state.Phase == "Approved" {
-		fmt.Fprintln(p.out, "Next: kubectl zt login")
+		fmt.Fprintln(p.out, "Next: "+o.next(p, "kubectl zt login"))
 	} else {
-		fmt.Fprintf(p.out, "Next: give the device id %s to your administrator; after the approval: kubectl zt login\n", state.ID)
+		fmt.Fprintf(p.out, "Next: give the device id %s to your administrator; after the approval: %s\n", fault.Escape(string(state.ID)), o.next(p, "kubectl zt login"))
 	}
 	return nil
 }
@@ -83,10 +83,10 @@ func runDeviceStatus(ctx context.Context, p *process, o *rootOptions, output str
 	if output != "" {
 		return printStructured(p.out, output, res)
 	}
-	fmt.Fprintf(p.out, "Device %s\n", res.ID)
+	fmt.Fprintf(p.out, "Device %s\n", fault.Escape(string(res.ID)))
 	facts(p.out, "key", string(res.Thumbprint), "kept in", keptIn(res.Tier))
 	if res.Gateway == nil {
-		fmt.Fprintln(p.out, "What the gateway knows of it shows after: kubectl zt login")
+		fmt.Fprintln(p.out, "What the gateway knows of it shows after: "+o.next(p, "kubectl zt login"))
 		return nil
 	}
 	fmt.Fprintf(p.out, "At the gateway it is %s.\n", fault.Escape(phase(res.Gateway.Phase)))

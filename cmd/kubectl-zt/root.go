@@ -44,8 +44,25 @@ func execute(ctx context.Context, p *process, args []string) exit {
 		err = context.Canceled
 	}
 	f := fault.Of(err)
+	if n := profile.Name(o.profile); n != "" && !means(p, n) {
+		f = f.ForProfile(o.profile)
+	}
 	f.Print(p.err)
 	return f.Exit
+}
+
+// means reports whether a command without --profile would mean n.
+func means(p *process, n profile.Name) bool {
+	home, err := profile.Find(p.env)
+	return err != nil || home.Means(n)
+}
+
+// next is a command to go on with, for the profile of this one.
+func (o *rootOptions) next(p *process, command string) string {
+	if n := profile.Name(o.profile); n != "" && !means(p, n) {
+		return fault.ForProfile(command, o.profile)
+	}
+	return command
 }
 
 func newRoot(p *process, o *rootOptions) *cobra.Command {

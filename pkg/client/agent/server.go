@@ -326,7 +326,7 @@ func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 	}()
 	v, err := a.perform(ctx, c)
 	if err != nil {
-		c.fail(fault.Of(err))
+		c.fail(a.addressed(c.req.Profile, fault.Of(err)))
 	} else {
 		c.result(v)
 	}
