@@ -58,6 +58,9 @@ type written struct {
 	file   string
 	merged bool
 	access agent.AccessResult
+	// gone are users of clusters that are no more, refreshed the other files that
+	// were brought up to date.
+	gone, refreshed []string
 }
 
 // writeKubeconfig asks the agent for port and secret, which it gives only once
@@ -75,20 +78,102 @@ func writeKubeconfig(ctx context.Context, p *process, o *rootOptions, f *kubecon
 	if err := p.ask(ctx, o, agent.OpAccess, args, &w.access); err != nil {
 		return nil, err
 	}
+	opts := kubeconfig.Options{Overwrite: f.overwrite, Now: p.now()}
+	if len(names) > 0 {
+		if len(names) == 1 && !f.merge {
+			opts.Current = names[0] + "." + w.access.Domain
+		}
+		w.Result, err = kubeconfig.Update(ctx, file, w.entries(p, w.access.Clusters), opts)
+		return w, err
+	}
+	owned, err := kubeconfig.Owned(file, string(w.access.Profile))
+	if err != nil {
+		return nil, err
+	}
+	entries := append(w.entries(p, w.access.Clusters), standing(w.entries(p, w.access.Hidden), owned)...)
+	if w.Result, err = kubeconfig.Update(ctx, file, entries, opts); err != nil {
+		return nil, err
+	}
+	if err := w.prune(ctx, file, owned); err != nil {
+		return nil, err
+	}
+	if f.file == "" && !f.merge {
+		w.refresh(ctx, p, opts)
+	}
+	return w, nil
+}
+
+// entries are what stands in a kubeconfig for some clusters.
+func (w *written) entries(p *process, clusters []agent.AccessEntry) []kubeconfig.Entry {
 	proxy := url.URL{Scheme: "http", User: url.UserPassword(string(w.access.Profile), w.access.Secret), Host: fmt.Sprintf("127.0.0.1:%d", w.access.Port)}
 	var entries []kubeconfig.Entry
-	for _, c := range w.access.Clusters {
+	for _, c := range clusters {
 		entries = append(entries, kubeconfig.Entry{
 			Context: string(c.Name), Host: c.Host, CA: c.CA, ProxyURL: proxy.String(),
 			Command: p.binary, Profile: string(w.access.Profile), Cluster: string(c.Name),
 		})
 	}
-	opts := kubeconfig.Options{Overwrite: f.overwrite, Now: p.now()}
-	if len(names) == 1 && !f.merge {
-		opts.Current = names[0] + "." + w.access.Domain
+	return entries
+}
+
+// standing are the entries that a file holds already.
+func standing(entries []kubeconfig.Entry, owned map[string]string) []kubeconfig.Entry {
+	return slices.DeleteFunc(entries, func(e kubeconfig.Entry) bool { return owned[e.Host] != e.Cluster })
+}
+
+// prune takes out what the file holds of clusters that are no more. One that the
+// gateway still names, hidden or not to be vouched for, is not gone.
+func (w *written) prune(ctx context.Context, file string, owned map[string]string) error {
+	there := map[string]bool{}
+	for _, c := range slices.Concat(w.access.Clusters, w.access.Hidden) {
+		there[string(c.Name)] = true
 	}
-	w.Result, err = kubeconfig.Update(ctx, file, entries, opts)
-	return w, err
+	for _, c := range w.access.Refused {
+		there[string(c.Name)] = true
+	}
+	var gone []string
+	for user, cluster := range owned {
+		if !there[cluster] {
+			gone = append(gone, user)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	res, err := kubeconfig.RemoveUsers(ctx, file, string(w.access.Profile), gone...)
+	if err == nil && file == w.file {
+		w.Current, w.Changed = res.Current, w.Changed || res.Changed
+	}
+	w.gone = append(w.gone, gone...)
+	return err
+}
+
+// refresh brings up to date what the profile's other files hold: a new port has
+// made their secrets worthless. Nothing is added to them.
+func (w *written) refresh(ctx context.Context, p *process, opts kubeconfig.Options) {
+	all := slices.Concat(w.access.Clusters, w.access.Hidden)
+	for _, file := range w.access.Kubeconfigs {
+		if file == w.file {
+			continue
+		}
+		owned, err := kubeconfig.Owned(file, string(w.access.Profile))
+		if err == nil && len(owned) == 0 {
+			continue
+		}
+		var res kubeconfig.Result
+		if entries := standing(w.entries(p, all), owned); err == nil && len(entries) > 0 {
+			res, err = kubeconfig.Update(ctx, file, entries, opts)
+		}
+		if err == nil {
+			err = w.prune(ctx, file, owned)
+		}
+		switch {
+		case err != nil:
+			fmt.Fprintf(p.err, "zt: contexts in %s are left as they are: %s\n", file, fault.Of(err).What)
+		case res.Changed:
+			w.refreshed = append(w.refreshed, file)
+		}
+	}
 }
 
 // path is the file to write: zt's own, the first of kubectl's, or a given one.
@@ -132,8 +217,23 @@ func (w *written) context(cluster string) string {
 }
 
 func (w *written) report(p *process) {
+	for _, r := range w.access.Refused {
+		fmt.Fprintf(p.err, "zt: %s is left out: %s\n", fault.Escape(string(r.Name)), r.Why.What)
+		for _, h := range r.Why.Hints {
+			fmt.Fprintf(p.err, "hint: %s\n", h)
+		}
+	}
+	if len(w.gone) > 0 {
+		slices.Sort(w.gone)
+		fmt.Fprintf(p.out, "Removed, for there is no such cluster any more: %s\n", fault.Escape(strings.Join(slices.Compact(w.gone), ", ")))
+	}
+	for _, file := range w.refreshed {
+		fmt.Fprintf(p.out, "Brought up to date: %s\n", file)
+	}
 	if len(w.access.Clusters) == 0 {
-		fmt.Fprintln(p.err, "No clusters: none of your roles has a policy for one.")
+		if len(w.access.Refused) == 0 {
+			fmt.Fprintln(p.err, "No clusters: none of your roles has a policy for one.")
+		}
 		return
 	}
 	names := make([]string, 0, len(w.Contexts))

@@ -143,6 +143,11 @@ func TestStories(t *testing.T) {
 // gatewayCommand turns a switch of the gateway.
 func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 	w := ts.Value("world").(*world)
+	if args[0] == "remake" { // another CA, another UID
+		w.gw.AddCluster(wire.ClusterName(args[1]))
+		w.gw.Push(wire.Event{})
+		return
+	}
 	var push bool
 	w.gw.With(func(s *gatewaytest.State) {
 		switch args[0] {
@@ -154,6 +159,9 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 			s.OIDC.ClientID = "other"
 		case "hide":
 			s.Clusters[wire.ClusterName(args[1])].Hidden, push = true, true
+		case "remove":
+			delete(s.Clusters, wire.ClusterName(args[1]))
+			push = true
 		case "disable-token":
 			s.RefuseToken = &wire.Refusal{Reason: wire.ReasonClusterDisabled, Message: "cluster prod is switched off\x1b]0;x\a", Decision: "d-82"}
 		case "down":

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/session"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -88,6 +89,19 @@ type AccessResult struct {
 	Port     int           `json:"port"`
 	Secret   string        `json:"secret"`
 	Clusters []AccessEntry `json:"clusters"`
+	// Hidden ones are kept up to date where they stand already.
+	Hidden []AccessEntry `json:"hidden,omitempty"`
+	// Refused are there and cannot be vouched for. It is only filled when no
+	// cluster was named.
+	Refused []AccessRefusal `json:"refused,omitempty"`
+	// Kubeconfigs are all files that hold contexts of the profile.
+	Kubeconfigs []string `json:"kubeconfigs,omitempty"`
+}
+
+// AccessRefusal is a cluster that is left out, and why.
+type AccessRefusal struct {
+	Name wire.ClusterName `json:"name"`
+	Why  fault.Fault      `json:"why"`
 }
 
 // AccessEntry is one cluster, with the pinned authority.

@@ -216,24 +216,34 @@ func (a *Agent) access(ctx context.Context, c *conversation) (any, error) {
 	}
 	p := r.Profile()
 	res := AccessResult{Profile: p.Name, Domain: p.Domain}
+	for _, n := range in.Clusters {
+		if !slices.ContainsFunc(list, func(cl wire.Cluster) bool { return cl.Name == n }) {
+			return nil, fault.New(fault.ExitRefused, "kubectl zt clusters", "there is no cluster %q for you", string(n))
+		}
+	}
 	for _, cl := range list {
-		if len(in.Clusters) == 0 && cl.Hidden || len(in.Clusters) > 0 && !slices.Contains(in.Clusters, cl.Name) {
+		named := slices.Contains(in.Clusters, cl.Name)
+		if len(in.Clusters) > 0 && !named {
 			continue
 		}
-		if cl, err = r.Cluster(ctx, cl.Name); err != nil {
+		entry := AccessEntry{Name: cl.Name, Host: p.Host(cl.Name), CA: cl.CA}
+		switch err := r.Check(cl); {
+		case err != nil && named:
 			return nil, err
-		}
-		res.Clusters = append(res.Clusters, AccessEntry{Name: cl.Name, Host: p.Host(cl.Name), CA: cl.CA})
-	}
-	for _, n := range in.Clusters {
-		if !slices.ContainsFunc(res.Clusters, func(e AccessEntry) bool { return e.Name == n }) {
-			return nil, fault.New(fault.ExitRefused, "kubectl zt clusters", "there is no cluster %q for you", string(n))
+		case err != nil: // one that is bad must not keep a person from the others
+			res.Refused = append(res.Refused, AccessRefusal{cl.Name, *a.addressed(c.req.Profile, fault.Of(err))})
+		case cl.Hidden && !named:
+			res.Hidden = append(res.Hidden, entry)
+		default:
+			res.Clusters = append(res.Clusters, entry)
 		}
 	}
 	if res.Port, res.Secret, err = a.ports.access(ctx, p.Name); err != nil {
 		return nil, err
 	}
-	return res, r.NoteKubeconfig(in.File)
+	err = r.NoteKubeconfig(in.File)
+	res.Kubeconfigs = r.Profile().Kubeconfigs
+	return res, err
 }
 
 func (a *Agent) status() (any, error) {

@@ -115,30 +115,34 @@ func Remove(ctx context.Context, path, profile string) (Result, error) {
 		return res, nil
 	}
 	err := rewrite(ctx, path, false, time.Time{}, &res, func(d *document, before []byte) (string, error) {
-		gone := d.ownedBy(profile)
-		for _, key := range []string{"clusters", "users", "contexts"} {
-			d.remove(key, gone[key])
-		}
-		scalars := []string{}
-		if cur := lookup(d.root, "current-context"); cur != nil && slices.Contains(gone["contexts"], cur.Value) {
-			d.setScalar("current-context", "")
-			scalars = append(scalars, "current-context")
-		}
-		after := d.text()
-		if err := unchanged(before, []byte(after), gone, scalars); err != nil {
-			return "", broken(d.name, "%v", err)
-		}
-		return after, nil
+		return d.without(before, d.ownedBy(profile, func(string) bool { return true }))
 	})
 	return res, err
 }
 
-// ownedBy names a profile's items per list.
-func (d *document) ownedBy(profile string) map[string][]string {
+// without is the file's text once the items of gone have left it.
+func (d *document) without(before []byte, gone map[string][]string) (string, error) {
+	for _, key := range []string{"clusters", "users", "contexts"} {
+		d.remove(key, gone[key])
+	}
+	scalars := []string{}
+	if cur := lookup(d.root, "current-context"); cur != nil && slices.Contains(gone["contexts"], cur.Value) {
+		d.setScalar("current-context", "")
+		scalars = append(scalars, "current-context")
+	}
+	after := d.text()
+	if err := unchanged(before, []byte(after), gone, scalars); err != nil {
+		return "", broken(d.name, "%v", err)
+	}
+	return after, nil
+}
+
+// ownedBy names a profile's items per list, those of the users that match.
+func (d *document) ownedBy(profile string, match func(user string) bool) map[string][]string {
 	gone := map[string][]string{}
 	users, _ := d.items("users")
 	for _, u := range users {
-		if ownedBy(u) == profile {
+		if ownedBy(u) == profile && match(lookup(u, "name").Value) {
 			gone["users"] = append(gone["users"], lookup(u, "name").Value)
 		}
 	}

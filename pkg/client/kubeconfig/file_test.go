@@ -408,3 +408,30 @@ func subsequence(want, got []string) bool {
 	}
 	return len(want) == 0
 }
+
+func TestOwnedAndRemoveUsers(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config")
+	if owned, err := Owned(path, "zt.test"); err != nil || len(owned) != 0 {
+		t.Errorf("no file: %v %v", owned, err)
+	}
+	mustUpdate(t, path, Options{Current: "dev.zt.test"}, entry("prod"), entry("dev"))
+	profile := entry("prod").Profile
+	owned, err := Owned(path, profile)
+	if diff := cmp.Diff(map[string]string{"prod.zt.test": "prod", "dev.zt.test": "dev"}, owned); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if owned, err := Owned(path, "another"); err != nil || len(owned) != 0 {
+		t.Errorf("another profile: %v %v", owned, err)
+	}
+	if res, err := RemoveUsers(t.Context(), path, "another", "dev.zt.test"); err != nil || res.Changed {
+		t.Errorf("another profile's: %+v %v", res, err)
+	}
+	if res, err := RemoveUsers(t.Context(), path, profile, "dev.zt.test"); err != nil || !res.Changed || res.Current != "" {
+		t.Errorf("%+v %v", res, err)
+	}
+	cfg := load(t, path)
+	if len(cfg.Clusters) != 1 || len(cfg.AuthInfos) != 1 || len(cfg.Contexts) != 1 || cfg.AuthInfos["prod.zt.test"] == nil {
+		t.Errorf("%v %v %v", cfg.Clusters, cfg.AuthInfos, cfg.Contexts)
+	}
+}
