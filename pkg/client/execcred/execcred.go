@@ -62,7 +62,7 @@ func Parse(raw string) (Info, error) {
 		} `json:"spec"`
 	}
 	if err := json.Unmarshal([]byte(raw), &doc); err != nil {
-		return Info{}, fault.New(fault.ExitFailed, "", "%s cannot be read: %v", EnvInfo, err)
+		return Info{}, fault.New(fault.ExitFailed, "kubectl zt kubeconfig", "%s cannot be read: %v", EnvInfo, err)
 	}
 	if doc.APIVersion != APIVersion || doc.Kind != kind {
 		return Info{}, fault.New(fault.ExitFailed, "kubectl zt kubeconfig", "%s is %s %s, want %s", EnvInfo, doc.APIVersion, doc.Kind, APIVersion)

@@ -84,8 +84,8 @@ func (f *Fault) Error() string { return f.What }
 // clients print it and nothing else of a refused CONNECT.
 func (f *Fault) Line() string {
 	s := "zt: " + f.What
-	if len(f.Hints) > 0 {
-		s += " (" + f.Hints[0] + ")"
+	if hints := f.next(); len(hints) > 0 {
+		s += " (" + hints[0] + ")"
 	}
 	return strings.Map(func(r rune) rune {
 		if r > '~' || r < ' ' {
@@ -93,6 +93,28 @@ func (f *Fault) Line() string {
 		}
 		return r
 	}, s)
+}
+
+// next is the next commands: a Fault's own, or what its code alone suggests. Only
+// who stopped something himself needs none.
+func (f *Fault) next() []string {
+	if len(f.Hints) > 0 {
+		return f.Hints
+	}
+	switch f.Exit {
+	case ExitInterrupted:
+		return nil
+	case ExitUsage:
+		return []string{"kubectl zt --help"}
+	case ExitLogin:
+		return []string{"kubectl zt login"}
+	case ExitRefused, ExitUntrusted:
+		return []string{"ask the gateway's administrator"}
+	case ExitUnreachable:
+		return []string{"check the network, then: kubectl zt status"}
+	default:
+		return []string{"kubectl zt status"}
+	}
 }
 
 // Print writes f the way every verb does: "zt: what", then "hint: next command".
@@ -105,7 +127,7 @@ func (f *Fault) Print(w io.Writer) {
 		what += " [" + Escape(string(f.Decision)) + "]"
 	}
 	fmt.Fprintf(w, "zt: %s\n", what)
-	for _, h := range f.Hints {
+	for _, h := range f.next() {
 		fmt.Fprintf(w, "hint: %s\n", h)
 	}
 }

@@ -103,6 +103,41 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// Every error names what to do next, also one that nobody gave a hint; but who has
+// stopped something himself knows.
+func TestNothingButAnInterruptionIsWithoutAHint(t *testing.T) {
+	t.Parallel()
+	faults := map[string]*Fault{
+		"plain": Of(errors.New("boom")), "timed out": Of(context.DeadlineExceeded), "a code of tomorrow": New(77, "", "what"),
+	}
+	for _, exit := range []Exit{ExitFailed, ExitUsage, ExitLogin, ExitRefused, ExitUnreachable, ExitUntrusted} {
+		faults[fmt.Sprintf("exit %d", exit)] = New(exit, "", "what")
+	}
+	for _, r := range []wire.Reason{
+		wire.ReasonPolicyDenied, wire.ReasonPolicyDefault, wire.ReasonRevoked, wire.ReasonInternal, wire.ReasonLimit, wire.ReasonStoreFailed,
+		wire.ReasonLoginRequired, wire.ReasonClusterDown, "a_reason_of_tomorrow",
+	} {
+		faults["reason "+string(r)] = Of(wire.Refuse(r, "", "what"))
+	}
+	for name, f := range faults {
+		var out bytes.Buffer
+		f.Print(&out)
+		if !strings.Contains(out.String(), "\nhint: ") || !strings.HasSuffix(f.Line(), ")") {
+			t.Errorf("%s: %q, %q", name, out.String(), f.Line())
+		}
+	}
+	var out bytes.Buffer
+	Of(context.Canceled).Print(&out)
+	if diff := cmp.Diff("zt: interrupted\n", out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Whom an administrator has locked out, a login would only show the same.
+	out.Reset()
+	if Of(wire.Refuse(wire.ReasonRevoked, "", "revoked")).Print(&out); strings.Contains(out.String(), "login") {
+		t.Error(out.String())
+	}
+}
+
 func TestHintsAreAtMostTwo(t *testing.T) {
 	t.Parallel()
 	f := New(ExitFailed, "one", "what").Hint("two").Hint("three").Hint("one")

@@ -24,12 +24,12 @@ const portAttempts = 3
 // has passed; nothing runs on after it returns.
 func (c *Client) AuthCode(ctx context.Context, nonce string) (*Tokens, error) {
 	if nonce == "" {
-		return nil, refuse(opLogin, nil, "", "a login needs a nonce")
+		return nil, refuse(opLogin, nil, "kubectl zt login", "a login needs a nonce")
 	}
 	// No list means that the provider does not say; a list without S256 means no,
 	// and "plain" protects nothing (RFC 9700 section 2.1.1).
 	if m := c.metadata.PKCE; len(m) > 0 && !slices.Contains(m, "S256") {
-		return nil, refuse(opLogin, ErrUntrusted, "", "the provider offers no PKCE with S256, only %q", m)
+		return nil, refuse(opLogin, ErrUntrusted, askProvider, "the provider offers no PKCE with S256, only %q", m)
 	}
 	ctx = c.begin(ctx)
 	limited, cancel := context.WithTimeout(ctx, c.cfg.Timeout)

@@ -53,6 +53,9 @@ type Config struct {
 	Now func() time.Time
 	// Timeout is how long a person has; 0 means 5 minutes.
 	Timeout time.Duration
+	// Trust is the command that makes the profile anew from what its gateway says
+	// now; empty means `kubectl zt trust`.
+	Trust string
 	// Transport replaces the network; nil: a new one for CAPEM.
 	Transport http.RoundTripper
 }
@@ -100,8 +103,11 @@ type metadata struct {
 // New reads the discovery document. It sends nothing that is secret. Call Close
 // when the Client is of no more use.
 func New(ctx context.Context, cfg Config) (*Client, error) {
+	if cfg.Trust == "" {
+		cfg.Trust = "kubectl zt trust"
+	}
 	if err := cfg.Validate(); err != nil {
-		return nil, refuse(opDiscover, nil, "kubectl zt trust", "%v", err)
+		return nil, refuse(opDiscover, nil, cfg.Trust, "%v", err)
 	}
 	if cfg.Stderr == nil {
 		cfg.Stderr = io.Discard
@@ -115,7 +121,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Transport == nil {
 		pool, err := parsePool(cfg.CAPEM)
 		if err != nil {
-			return nil, refuse(opDiscover, nil, "kubectl zt trust", "%v", err)
+			return nil, refuse(opDiscover, nil, cfg.Trust, "%v", err)
 		}
 		cfg.Transport = newTransport(pool)
 	}
@@ -171,8 +177,12 @@ func (c *Client) discover(ctx context.Context) error {
 			continue
 		}
 		if err := checkEndpoint(e.name, e.value); err != nil {
-			return refuse(opDiscover, ErrUntrusted, "", "%v", err)
+			return refuse(opDiscover, ErrUntrusted, askProvider, "%v", err)
 		}
+	}
+	// This one is shown on a terminal and given to a browser (V077).
+	if !printableASCII(endpoint.AuthURL) {
+		return refuse(opDiscover, ErrUntrusted, askProvider, "authorization_endpoint %q is not printable ASCII", endpoint.AuthURL)
 	}
 	c.provider = provider
 	c.oauth = oauth2.Config{ClientID: c.cfg.ClientID, Endpoint: endpoint, Scopes: c.cfg.Scopes}

@@ -76,6 +76,14 @@ func refuse(op string, kind error, hint, format string, args ...any) *Error {
 	return &Error{op: op, kind: kind, hint: hint, text: fmt.Sprintf(format, args...)}
 }
 
+// The next commands of those failures that have no better one.
+const (
+	askProvider = "ask the administrator of your identity provider"
+	tryAgain    = "try again in a minute"
+	checkWay    = "check the network, HTTPS_PROXY and NO_PROXY"
+	loginAgain  = "kubectl zt login"
+)
+
 // reloginCodes are the ways in which providers say that a refresh token is of no
 // more use (RFC 6749 section 5.2, OpenID Connect Core section 3.1.2.6).
 var reloginCodes = []string{"invalid_grant", "login_required", "interaction_required", "consent_required"}
@@ -101,30 +109,30 @@ func (c *Client) explain(ctx context.Context, op string, err error) *Error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return refuse(op, context.Canceled, "", "interrupted")
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return refuse(op, ErrTooLate, "", "%v", ErrTooLate)
+		return refuse(op, ErrTooLate, tryAgain, "%v", ErrTooLate)
 	case errors.As(err, &failed):
-		return refuse(op, ErrUntrusted, "", "%s", failed.text)
+		return refuse(op, ErrUntrusted, askProvider, "%s", failed.text)
 	case errors.As(err, &refused):
-		return refuse(op, ErrRefused, "", "%s", refused.text)
+		return refuse(op, ErrRefused, loginAgain, "%s", refused.text)
 	case errors.Is(err, errTooLong):
-		return refuse(op, ErrUntrusted, "", "%v", errTooLong)
+		return refuse(op, ErrUntrusted, askProvider, "%v", errTooLong)
 	case errors.As(err, &answer):
 		return answered(op, answer)
 	case errors.As(err, &mismatch):
-		return refuse(op, ErrUntrusted, "", "the provider calls itself %q, the profile says %q", mismatch.Discovered, mismatch.Provided)
+		return refuse(op, ErrUntrusted, "if its administrator confirms it: "+c.cfg.Trust, "the provider calls itself %q, the profile says %q", mismatch.Discovered, mismatch.Provided)
 	case errors.As(err, &expired):
 		return refuse(op, ErrUntrusted, "check the clock of this computer",
 			"the id token expired at %s", expired.Expiry.UTC().Format("15:04:05 MST"))
 	case errors.As(err, &badCert):
-		return refuse(op, ErrUntrusted, "", "certificate of %s: %v", c.cfg.Issuer, badCert.Err)
+		return refuse(op, ErrUntrusted, "if its authority is new: "+c.cfg.Trust, "certificate of %s: %v", c.cfg.Issuer, badCert.Err)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return refuse(op, ErrUnreachable, "", "no answer from %s within %s", c.cfg.Issuer, requestTimeout)
+		return refuse(op, ErrUnreachable, checkWay, "no answer from %s within %s", c.cfg.Issuer, requestTimeout)
 	case errors.As(err, &urlErr):
 		for errors.As(urlErr.Err, &urlErr) {
 		}
-		return refuse(op, ErrUnreachable, "", "%s does not answer: %v", c.cfg.Issuer, urlErr.Err)
+		return refuse(op, ErrUnreachable, checkWay, "%s does not answer: %v", c.cfg.Issuer, urlErr.Err)
 	default:
-		return refuse(op, nil, "", "%v", err)
+		return refuse(op, nil, loginAgain, "%v", err)
 	}
 }
 
@@ -132,13 +140,13 @@ func (c *Client) explain(ctx context.Context, op string, err error) *Error {
 func answered(op string, e *oauth2.RetrieveError) *Error {
 	switch {
 	case e.ErrorCode == "" && e.Response != nil && e.Response.StatusCode >= 500:
-		return refuse(op, ErrUnreachable, "", "the provider answered %s", e.Response.Status)
+		return refuse(op, ErrUnreachable, tryAgain, "the provider answered %s", e.Response.Status)
 	case e.ErrorCode == "" && e.Response != nil:
-		return refuse(op, ErrRefused, "", "the provider answered %s: %s", e.Response.Status, e.Body)
+		return refuse(op, ErrRefused, askProvider, "the provider answered %s: %s", e.Response.Status, e.Body)
 	case e.ErrorCode == "expired_token":
 		return refuse(op, ErrTooLate, "kubectl zt login --device-code", "the code expired before it was confirmed")
 	default:
-		return refuse(op, ErrRefused, "", "%s", said(e.ErrorCode, e.ErrorDescription))
+		return refuse(op, ErrRefused, hintFor(e.ErrorCode), "%s", said(e.ErrorCode, e.ErrorDescription))
 	}
 }
 
@@ -149,6 +157,19 @@ func (c *Client) refreshFailed(ctx context.Context, op string, err error) *Error
 		return refuse(op, ErrReloginNeeded, "kubectl zt login", "%s", said(answer.ErrorCode, answer.ErrorDescription))
 	}
 	return c.explain(ctx, op, err)
+}
+
+// hintFor tells what the person can do about an error code himself from what only
+// the provider's administrator can (RFC 6749 sections 4.1.2.1 and 5.2).
+func hintFor(code string) string {
+	switch code {
+	case "access_denied", "invalid_grant", "login_required", "interaction_required", "consent_required":
+		return loginAgain
+	case "server_error", "temporarily_unavailable", "slow_down":
+		return tryAgain
+	default:
+		return askProvider
+	}
 }
 
 func said(code, description string) string {

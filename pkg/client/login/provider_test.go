@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/login"
 	"github.com/kube-zt/zt/test/idp"
 )
@@ -40,6 +41,8 @@ func TestV007Discovery(t *testing.T) {
 		{"http keys", set("jwks_uri", "http://127.0.0.1/keys"), "is not https"},
 		{"http authorisation", set("authorization_endpoint", "http://127.0.0.1/a"), "is not https"},
 		{"script as authorisation", set("authorization_endpoint", "javascript:alert(1)"), "is not a URL"},
+		{"authorisation that turns the terminal round (V077)", set("authorization_endpoint", "https://idp.test/a\u202e"), "is not printable ASCII"},
+		{"authorisation that clears the terminal (V077)", set("authorization_endpoint", "https://idp.test/a\u009b2J"), "is not printable ASCII"},
 		{"http device endpoint", set("device_authorization_endpoint", "http://127.0.0.1/d"), "is not https"},
 		{"http userinfo", set("userinfo_endpoint", "http://127.0.0.1/u"), "is not https"},
 		{"http revocation", set("revocation_endpoint", "http://127.0.0.1/r"), "is not https"},
@@ -57,6 +60,9 @@ func TestV007Discovery(t *testing.T) {
 			}
 			r.SetFaults(tt.faults)
 			_, err := login.New(t.Context(), r.cfg)
+			if f := fault.Of(err); f != nil && len(f.Hints) == 0 {
+				t.Errorf("no next command: %v", err)
+			}
 			if !errors.Is(err, login.ErrUntrusted) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}

@@ -51,7 +51,7 @@ type Userinfo struct {
 // section 5.3.2), which the caller compares.
 func (c *Client) Userinfo(ctx context.Context, accessToken Secret) (*Userinfo, error) {
 	if c.provider.UserInfoEndpoint() == "" {
-		return nil, refuse(opUserinfo, ErrUnsupported, "", "%v", ErrUnsupported)
+		return nil, refuse(opUserinfo, ErrUnsupported, askProvider, "%v", ErrUnsupported)
 	}
 	ctx = c.begin(ctx)
 	source := oauth2.StaticTokenSource(&oauth2.Token{AccessToken: accessToken.Reveal()})
@@ -60,7 +60,7 @@ func (c *Client) Userinfo(ctx context.Context, accessToken Secret) (*Userinfo, e
 		return nil, c.explain(ctx, opUserinfo, err)
 	}
 	if info.Subject == "" {
-		return nil, refuse(opUserinfo, ErrUntrusted, "", "the answer has no subject")
+		return nil, refuse(opUserinfo, ErrUntrusted, askProvider, "the answer has no subject")
 	}
 	return &Userinfo{Subject: wire.Subject(info.Subject), Email: info.Email, EmailVerified: info.EmailVerified}, nil
 }
@@ -69,7 +69,7 @@ func (c *Client) Userinfo(ctx context.Context, accessToken Secret) (*Userinfo, e
 // (RFC 7009). ErrUnsupported means that the provider has no such endpoint.
 func (c *Client) Revoke(ctx context.Context, token Secret) error {
 	if c.metadata.Revocation == "" {
-		return refuse(opRevoke, ErrUnsupported, "", "%v", ErrUnsupported)
+		return refuse(opRevoke, ErrUnsupported, askProvider, "%v", ErrUnsupported)
 	}
 	ctx = c.begin(ctx)
 	form := url.Values{

@@ -49,7 +49,7 @@ func (c *caller) call(ctx context.Context, method, path string, in, out any) err
 		return c.failed(err)
 	}
 	if len(body) > maxAnswer {
-		return fault.New(fault.ExitFailed, "", "%s sent more than %d bytes", c.name, maxAnswer)
+		return fault.New(fault.ExitFailed, "ask the gateway's administrator", "%s sent more than %d bytes", c.name, maxAnswer)
 	}
 	if resp.StatusCode >= 300 {
 		return c.refused(resp, body)

@@ -28,7 +28,7 @@ type idp struct {
 // have put into HTTPS_PROXY for kubectl's sake.
 func (s *Session) loginConfig(p *profile.Profile) login.Config {
 	c := login.Config{
-		Issuer: p.OIDC.Issuer, ClientID: p.OIDC.ClientID, Scopes: p.OIDC.Scopes, CAPEM: []byte(p.OIDC.CA), Now: s.clock.Now,
+		Issuer: p.OIDC.Issuer, ClientID: p.OIDC.ClientID, Scopes: p.OIDC.Scopes, CAPEM: []byte(p.OIDC.CA), Now: s.clock.Now, Trust: trustCommand(p),
 	}
 	var roots *x509.CertPool // the system's
 	if p.OIDC.CA != "" {

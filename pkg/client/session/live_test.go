@@ -19,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/session"
 	"github.com/kube-zt/zt/pkg/client/session/gatewaytest"
@@ -373,8 +374,8 @@ func TestCertificateThatOnlySeemsExpired(t *testing.T) {
 	if body, err := l.request(); err != nil {
 		t.Errorf("%q %v", body, err)
 	}
-	if n := l.opened.Load(); n != 1 {
-		t.Errorf("%d logins", n)
+	if n := l.count(func(s *gatewaytest.State) int { return s.Renewed }); n != 1 {
+		t.Errorf("%d renewals, want one through the tunnel", n)
 	}
 }
 
@@ -393,5 +394,25 @@ func TestEdgeHoldsTheCertificateForExpired(t *testing.T) {
 	}
 	if n := l.count(func(s *gatewaytest.State) int { return s.RenewedExpired }); n != 1 {
 		t.Errorf("%d renewals of an expired certificate, want 1", n)
+	}
+}
+
+// A pin is given once. What is said about a gateway with a pin names the pin.
+func TestPinIsRemembered(t *testing.T) {
+	t.Parallel()
+	l := newLaptop(t, idp.Options{}, nil)
+	if _, err := session.Meet(t.Context(), l.deps, l.gw.URL(), ""); fault.Of(err).Exit != fault.ExitUntrusted {
+		t.Fatalf("a stranger without a pin: %v", err)
+	}
+	known := l.meet(l.gw.Pinned())
+	again, err := session.Meet(t.Context(), l.deps, l.gw.URL(), "")
+	if err != nil || again.Pin != known.Pin {
+		t.Fatalf("%v, pin %q, want %q", err, again.Pin, known.Pin)
+	}
+	l.live(known)
+	l.gw.With(func(s *gatewaytest.State) { s.OIDC.ClientID = "another" })
+	f := fault.Of(l.Login(t.Context(), l.prompt()))
+	if want := "if its administrator confirms it: kubectl zt trust '" + l.gw.Pinned() + "'"; len(f.Hints) != 1 || f.Hints[0] != want {
+		t.Errorf("%+v, want %q", f, want)
 	}
 }

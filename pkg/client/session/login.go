@@ -84,7 +84,7 @@ func (s *Session) agreed(ctx context.Context, pr Prompt) (*profile.Profile, erro
 	now.Domain, now.TrustDomain, now.GatewayCA = disc.Domain, disc.TrustDomain, disc.GatewayCA
 	now.OIDC, now.Enrolment = disc.OIDC, disc.Enrolment
 	if changes := Changes(p, now); len(changes) > 0 {
-		return nil, fault.New(fault.ExitUntrusted, "if its administrator confirms it: kubectl zt trust "+p.Gateway, "the gateway is not what it was: %s", strings.Join(changes, "; "))
+		return nil, fault.New(fault.ExitUntrusted, "if its administrator confirms it: "+trustCommand(p), "the gateway is not what it was: %s", strings.Join(changes, "; "))
 	}
 	s.saving.Lock()
 	defer s.saving.Unlock()

@@ -46,7 +46,7 @@ func (s *Session) keepRenewed(ctx context.Context, l *live) {
 			return
 		}
 		if now := s.clock.Now(); !id.issued.SessionEnd.IsZero() && now.After(id.issued.SessionEnd) {
-			s.end(l, fault.New(fault.ExitLogin, "", "the session has reached its maximum length").Because(wire.ReasonSessionEnded))
+			s.end(l, fault.New(fault.ExitLogin, "kubectl zt login", "the session has reached its maximum length").Because(wire.ReasonSessionEnded))
 			return
 		} else if now.Before(due) {
 			continue

@@ -160,7 +160,7 @@ func (s *Session) begin(id *identity, provider *idp) (*live, error) {
 	l.outer = tunnel.NewOuter(tunnel.OuterConfig{
 		Address: p.Address(), ServerName: p.TunnelName(), Dial: s.deps.Dial,
 		TLS:       s.tunnelTLS(l, p, ca),
-		UserAgent: s.deps.userAgent(), Log: s.deps.Log, Now: s.deps.Now, Expired: l.expired,
+		UserAgent: s.deps.userAgent(), Log: s.deps.Log, Now: s.deps.Now, Expired: l.expired, Trust: trustCommand(p),
 	})
 	l.control = newControl(s.deps, s.clock, l.outer, poolOf(ca...), p.TrustDomain, s.proofOf(l))
 	return l, nil

@@ -20,11 +20,15 @@ import (
 
 // Meet is first contact: it asks the gateway at the login URL who it is. The
 // answer counts because its certificate is WebPKI-valid or under the given pin;
-// there is no trust on first use. Nothing is saved.
+// there is no trust on first use. A pin that was given once holds also where it is
+// left out. Nothing is saved.
 func Meet(ctx context.Context, d Deps, gateway, pin string) (*profile.Profile, error) {
 	u, err := url.Parse(gateway)
 	if err != nil {
-		return nil, fault.New(fault.ExitUsage, "", "%q is not a URL", gateway)
+		return nil, fault.New(fault.ExitUsage, "kubectl zt login https://GATEWAY", "%q is not a URL", gateway)
+	}
+	if pin == "" {
+		pin = knownPin(d.Home, gateway)
 	}
 	c := &clock{now: d.Now}
 	gw := newGateway(d, c, u.Host, u.Hostname(), pin)
@@ -51,6 +55,31 @@ func Meet(ctx context.Context, d Deps, gateway, pin string) (*profile.Profile, e
 		return nil, stranger(err, gateway)
 	}
 	return p, nil
+}
+
+// knownPin is the pin of the profiles of that gateway, or empty. A profile that
+// cannot be read has none: then the gateway is a stranger, which is refused.
+func knownPin(h profile.Home, gateway string) string {
+	names, err := h.List()
+	if err != nil {
+		return ""
+	}
+	for _, n := range names {
+		if p, err := h.Load(n); err == nil && p.Gateway == gateway && p.Pin != "" {
+			return p.Pin
+		}
+	}
+	return ""
+}
+
+// trustCommand is what accepts the gateway of p as it is now. Without the pin, a
+// gateway that has one could not even be asked.
+func trustCommand(p *profile.Profile) string {
+	u := p.Gateway
+	if p.Pin != "" {
+		u += "#sha256=" + p.Pin
+	}
+	return "kubectl zt trust '" + u + "'" // quoted: some shells take # for a comment
 }
 
 // stranger explains an unknown authority: what was shown, and how to go on if the

@@ -85,19 +85,19 @@ func parseHead(r *bufio.Reader) (*head, error) {
 func (h *head) check() *refusal {
 	for name := range h.header {
 		if name == "Origin" || name == "Referer" || strings.HasPrefix(name, "Sec-Fetch-") {
-			return refuse(http.StatusForbidden, "", "this port is for kubectl, not for browsers")
+			return refuse(http.StatusForbidden, "kubectl zt kubeconfig", "this port is for kubectl, not for browsers")
 		}
 	}
 	if h.method != http.MethodConnect {
-		return refuse(http.StatusMethodNotAllowed, "", "this port takes CONNECT only")
+		return refuse(http.StatusMethodNotAllowed, "kubectl zt kubeconfig", "this port takes CONNECT only")
 	}
 	for _, host := range h.header["Host"] {
 		if len(h.header["Host"]) > 1 || (host != h.target && host+":443" != h.target) {
-			return refuse(http.StatusForbidden, "", "the Host line is not the target")
+			return refuse(http.StatusForbidden, "kubectl zt kubeconfig", "the Host line is not the target")
 		}
 	}
 	if h.header["Content-Length"] != nil || h.header["Transfer-Encoding"] != nil {
-		return refuse(http.StatusBadRequest, "", "CONNECT has no body")
+		return refuse(http.StatusBadRequest, "kubectl zt kubeconfig", "CONNECT has no body")
 	}
 	return nil
 }

@@ -53,6 +53,8 @@ type OuterConfig struct {
 	// of the moment.
 	TLS       func() *tls.Config
 	UserAgent string
+	// Trust is the command that accepts the gateway as it is now.
+	Trust string
 	// Expired is called when the edge says that the certificate has expired, which
 	// is the end of that certificate and not of the session. It must not block.
 	Expired func()
@@ -323,7 +325,7 @@ func (o *Outer) attempt(ctx context.Context) (*link, error) {
 	}
 	client, err := h2conn.NewClient(conn, h2conn.Options{UserAgent: o.cfg.UserAgent})
 	if err != nil {
-		return nil, fault.New(fault.ExitUnreachable, "", "the edge at %s does not speak HTTP/2: %v", o.cfg.Address, err)
+		return nil, fault.New(fault.ExitUnreachable, "check HTTPS_PROXY and NO_PROXY", "the edge at %s does not speak HTTP/2: %v", o.cfg.Address, err)
 	}
 	l := &link{Client: client, heard: time.Now()}
 	// In TLS 1.3 a refused client certificate shows only at the first read: a
@@ -359,7 +361,7 @@ func (o *Outer) explain(err error) error {
 	var clock *trust.ClockError
 	switch {
 	case errors.As(err, &unknown):
-		return fault.New(fault.ExitUntrusted, "kubectl zt trust", "the gateway's tunnel at %s shows another authority than the profile knows: sha256=%s", addr, unknown.Fingerprint)
+		return fault.New(fault.ExitUntrusted, "if its administrator confirms it: "+o.cfg.Trust, "the gateway's tunnel at %s shows another authority than the profile knows: sha256=%s", addr, unknown.Fingerprint)
 	case errors.As(err, &clock):
 		return fault.New(fault.ExitFailed, "check the clock of this computer", "%v", clock)
 	case alerted(err, "expired certificate"):

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -277,5 +278,24 @@ func TestUnreachableEdgeIsSaidSo(t *testing.T) {
 	_, err = o.Connect(t.Context(), "prod.zt.test:443")
 	if f := fault.Of(err); f == nil || f.Exit != fault.ExitUnreachable || len(f.Hints) == 0 {
 		t.Errorf("%v", err)
+	}
+}
+
+// The hint is a command that works: a gateway with a pin is asked with its pin.
+func TestUnknownAuthorityOfTheTunnel(t *testing.T) {
+	t.Parallel()
+	addr, _, _ := echoEdge(t)
+	o := NewOuter(OuterConfig{
+		Address: addr, ServerName: "example.com", Dial: (&net.Dialer{}).DialContext, Log: slog.New(slog.DiscardHandler),
+		Trust: "kubectl zt trust 'https://gw.zt.test:443#sha256=00'",
+		TLS: func() *tls.Config {
+			return &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com", NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13}
+		},
+	})
+	defer o.close()
+	_, err := o.Connect(t.Context(), "prod.zt.test:443")
+	f := fault.Of(err)
+	if f == nil || f.Exit != fault.ExitUntrusted || len(f.Hints) != 1 || !strings.HasSuffix(f.Hints[0], o.cfg.Trust) {
+		t.Errorf("%+v", f)
 	}
 }

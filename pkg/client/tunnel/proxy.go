@@ -131,7 +131,7 @@ func (p *Proxy) serve(ctx context.Context, conn net.Conn, open string) {
 	h, r, err := readHead(conn)
 	if err != nil {
 		if errors.Is(err, errMalformed) {
-			refuse(http.StatusBadRequest, "", "%v", errMalformed).answer(conn)
+			refuse(http.StatusBadRequest, "kubectl zt kubeconfig", "%v", errMalformed).answer(conn)
 		}
 		return
 	}
@@ -188,7 +188,7 @@ func (p *Proxy) connect(ctx context.Context, conn net.Conn, r *bufio.Reader, h *
 func (p *Proxy) admit(conn net.Conn, h *head, open string) (string, Route, *refusal) {
 	if open != "" {
 		if err := p.sameUser(conn); err != nil {
-			return "", nil, refuse(http.StatusForbidden, "", "this port serves the user who opened it: %v", err)
+			return "", nil, refuse(http.StatusForbidden, "kubectl zt tunnel", "this port serves the user who opened it: %v", err)
 		}
 		route, _ := p.Routes(open)
 		if route == nil {
@@ -365,9 +365,9 @@ func (p *Proxy) slot(ctx context.Context, profile, host string) (release func(),
 	select {
 	case slots <- struct{}{}:
 	case <-ctx.Done():
-		return nil, refuse(http.StatusServiceUnavailable, "", "the tunnel is closing")
+		return nil, refuse(http.StatusServiceUnavailable, "try again", "the tunnel is closing")
 	case <-timer.C:
-		return nil, refuse(http.StatusServiceUnavailable, "", "%d connections are open, which is the limit", maxStreams)
+		return nil, refuse(http.StatusServiceUnavailable, "close some and try again", "%d connections are open, which is the limit", maxStreams)
 	}
 	count := func(n int) {
 		p.mu.Lock()
