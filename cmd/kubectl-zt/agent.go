@@ -76,10 +76,6 @@ out at the gateway until its certificate ends: use kubectl zt logout for that.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runAgent(c.Context(), p, o, stop) },
 	}
 	c.Flags().BoolVar(&stop, "stop", false, "stop it")
-	c.AddCommand(&cobra.Command{
-		Use: "stop", Short: "Stop it", Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runAgent(c.Context(), p, o, true) },
-	})
 	return c
 }
 

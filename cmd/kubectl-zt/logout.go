@@ -31,24 +31,42 @@ The gateway stays known and this device stays the same device, unless --forget.`
 }
 
 func runLogout(ctx context.Context, p *process, o *rootOptions, f *logoutFlags) error {
-	var res agent.LogoutResult
-	if err := p.ask(ctx, o, agent.OpLogout, agent.LogoutArgs{Forget: f.forget}, &res); err != nil {
+	c, err := p.client(o)
+	if err != nil {
 		return err
 	}
+	defer o.status.clear()
+	// Told after the end of the session, which is what the person asked for.
+	var removed, stay []string
+	c.Clean = func(ctx context.Context, what agent.Cleaning) (cleaned []string) {
+		for _, file := range what.Files {
+			done, err := kubeconfig.Remove(ctx, file, string(what.Profile))
+			if err != nil {
+				stay = append(stay, fmt.Sprintf("zt: contexts stay in %s: %s", file, fault.Of(err).What))
+				continue
+			}
+			cleaned = append(cleaned, file)
+			if done.Changed {
+				removed = append(removed, file)
+			}
+		}
+		return cleaned
+	}
+	var res agent.LogoutResult
+	if err := c.Get(ctx, p.request(o, agent.OpLogout), agent.LogoutArgs{Forget: f.forget}, &res); err != nil {
+		return err
+	}
+	o.status.clear()
 	if res.WasLoggedIn {
 		fmt.Fprintf(p.out, "Logged out of %s.\n", res.Profile)
 	} else {
 		fmt.Fprintf(p.out, "Nobody was logged in to %s.\n", res.Profile)
 	}
-	for _, file := range res.Kubeconfigs {
-		// The session is over whatever becomes of the files.
-		done, err := kubeconfig.Remove(ctx, file, string(res.Profile))
-		switch {
-		case err != nil:
-			fmt.Fprintf(p.err, "zt: contexts stay in %s: %s\n", file, fault.Of(err).What)
-		case done.Changed:
-			fmt.Fprintf(p.out, "Contexts removed from %s.\n", file)
-		}
+	for _, file := range removed {
+		fmt.Fprintf(p.out, "Contexts removed from %s.\n", file)
+	}
+	for _, text := range stay {
+		fmt.Fprintln(p.err, text)
 	}
 	if res.Issuer != "" {
 		fmt.Fprintf(p.err, "zt: the identity provider still knows this login: %s\n", res.Issuer)

@@ -88,7 +88,7 @@ func newRoot(p *process, o *rootOptions) *cobra.Command {
 	flags.StringVar(&o.profile, "profile", p.env("ZT_PROFILE"), "gateway to talk to, when several are known (see kubectl zt status)")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "say everything that is going on; never a secret")
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(
 		newLogin(p, o), newLogout(p, o), newConnect(p, o), newClusters(p, o), newStatus(p, o),
 		newKubeconfig(p, o), newTunnel(p, o), newTrust(p, o), newDevice(p, o),
@@ -98,6 +98,20 @@ func newRoot(p *process, o *rootOptions) *cobra.Command {
 		return profileNames(p), cobra.ShellCompDirectiveNoFileComp
 	})
 	return root
+}
+
+// newHelp is --help for those who write it as a command.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Say what a command does",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usage("kubectl zt --help", "%q is not a command of kubectl zt", strings.Join(args, " "))
+			}
+			return c.Help()
+		},
+	}
 }
 
 // usage is a mistake on the command line.

@@ -3,12 +3,16 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kube-zt/zt/pkg/client/agent"
 	"github.com/kube-zt/zt/pkg/client/fault"
@@ -363,6 +367,54 @@ func TestV076Logout(t *testing.T) {
 	wantFault(t, err, fault.ExitLogin, "not logged in")
 }
 
+// A person who does not wait for the end has asked for it all the same, and no
+// file is forgotten that was not cleaned.
+func TestLogoutGoesOnWithoutTheOneWhoAsked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	for _, file := range []string{"/dev/null", "/dev/zero"} {
+		if err := r.get(attended(agent.OpAccess), agent.AccessArgs{File: file}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := r.idp.Counters().Revocations
+	ctx, interrupt := context.WithCancel(t.Context())
+	c := r.client()
+	c.Progress = func(string) { interrupt() } // as soon as it has begun
+	if err := c.Get(ctx, attended(agent.OpLogout), agent.LogoutArgs{Forget: true}, nil); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	<-r.done
+	if n := r.idp.Counters().Revocations - before; n != 1 {
+		t.Errorf("%d revocations at the issuer, want 1", n)
+	}
+	if n := r.count(func(s *gatewaytest.State) int { return s.Logouts }); n != 1 {
+		t.Errorf("%d logouts at the gateway, want 1", n)
+	}
+	p, err := r.home.Load(gatewaytest.Domain)
+	if err != nil || len(p.Kubeconfigs) != 2 {
+		t.Fatalf("%+v %v", p, err)
+	}
+
+	r.start()
+	c = r.client()
+	c.Clean = func(_ context.Context, what agent.Cleaning) []string {
+		if what.Profile != gatewaytest.Domain || len(what.Files) != 2 {
+			t.Errorf("%+v", what)
+		}
+		return what.Files[:1]
+	}
+	if err := c.Get(t.Context(), attended(agent.OpLogout), agent.LogoutArgs{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-r.done
+	if p, err = r.home.Load(gatewaytest.Domain); err != nil || len(p.Kubeconfigs) != 1 || p.Kubeconfigs[0] != "/dev/zero" {
+		t.Errorf("%+v %v", p, err)
+	}
+}
+
 func TestSessionEndedAtTheGateway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, idp.Options{})
@@ -539,7 +591,45 @@ func TestAnotherProtocolIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, idp.Options{})
 	err := rawRequest(t, r.home.Socket(), `{"protocol":99,"op":"status"}`)
-	wantFault(t, err, fault.ExitFailed, "protocol 99")
+	f := wantFault(t, err, fault.ExitFailed, "protocol 99")
+	if diff := cmp.Diff([]string{"kubectl zt agent --stop"}, f.Hints); diff != "" {
+		t.Error(diff)
+	}
+	// And what the hint says does help.
+	conn, err := net.Dial("unix", r.home.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	request := `{"protocol":99,"op":"stop"}`
+	fmt.Fprintf(conn, "q\x00\x00\x00%c%s", len(request), request)
+	select {
+	case <-r.done:
+	case <-time.After(10 * time.Second):
+		t.Error("the agent does not stop")
+	}
+}
+
+// Who works with --profile is not sent to another one.
+func TestHintsMeanTheProfileThatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	r, access, _ := ready(t, idp.Options{}, nil)
+	r.endSessions()
+	_, err := r.credential(false)
+	if f := wantFault(t, err, fault.ExitLogin, ""); f.Hints[0] != "kubectl zt login" {
+		t.Errorf("of the current profile: %q", f.Hints)
+	}
+	if err := r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL(), Pin: pinOf(r), Name: "second"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	const want = "kubectl zt --profile zt.test login"
+	_, err = r.credential(false)
+	if f := wantFault(t, err, fault.ExitLogin, ""); f.Hints[0] != want {
+		t.Errorf("to the plugin: %q", f.Hints)
+	}
+	if _, status := r.rawConnect(access, "prod.zt.test"); !strings.Contains(status, "("+want+")") {
+		t.Errorf("to kubectl: %q", status)
+	}
 }
 
 func TestHandlerPanicEndsThatRequestOnly(t *testing.T) {

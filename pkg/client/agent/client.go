@@ -28,6 +28,9 @@ type Client struct {
 	Notice   func([]byte)
 	Debug    func([]byte)
 	Open     func(ctx context.Context, url string) error
+	// Clean takes a profile's contexts out of files, at logout, and returns those
+	// that are done.
+	Clean func(context.Context, Cleaning) []string
 	// NoSpawn fails when no agent runs: to ask after one is no reason to start it.
 	NoSpawn bool
 }
@@ -147,12 +150,30 @@ func (c *Client) converse(ctx context.Context, conn io.ReadWriteCloser, req Requ
 			if c.Debug != nil {
 				c.Debug(payload)
 			}
+		case frameClean:
+			if err := c.clean(ctx, conn, payload); err != nil {
+				return nil, errHungUp
+			}
 		case frameOpen:
 			if err := c.open(ctx, conn, string(payload)); err != nil {
 				return nil, errHungUp
 			}
 		}
 	}
+}
+
+// clean does what the agent cannot be asked to and tells it what was done.
+func (c *Client) clean(ctx context.Context, conn io.Writer, payload []byte) error {
+	done := []string{}
+	var what Cleaning
+	if c.Clean != nil && json.Unmarshal(payload, &what) == nil {
+		done = append(done, c.Clean(ctx, what)...)
+	}
+	data, err := json.Marshal(done)
+	if err != nil {
+		return err
+	}
+	return writeFrame(conn, frameCleaned, data)
 }
 
 // open shows a URL and tells the agent how that went.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/profile"
 )
 
 const (
@@ -18,6 +19,8 @@ const (
 	writeLimit = 5 * time.Second
 	// openLimit is for the person's machine to show a browser.
 	openLimit = 20 * time.Second
+	// cleanLimit is for kubeconfig files, which somebody else may have locked.
+	cleanLimit = 30 * time.Second
 )
 
 // conversation is one client's connection.
@@ -25,6 +28,8 @@ type conversation struct {
 	conn   net.Conn
 	req    Request
 	opened chan string // answers to frameOpen
+
+	cleaned chan []string // answer to frameClean
 
 	mu sync.Mutex // writes
 }
@@ -38,9 +43,19 @@ func (c *conversation) hear(cancel context.CancelCauseFunc) {
 			cancel(context.Canceled)
 			return
 		}
-		if kind == frameOpened {
+		switch kind {
+		case frameOpened:
 			select {
 			case c.opened <- string(payload):
+			default:
+			}
+		case frameCleaned:
+			var files []string
+			if json.Unmarshal(payload, &files) != nil {
+				continue
+			}
+			select {
+			case c.cleaned <- files:
 			default:
 			}
 		}
@@ -93,6 +108,28 @@ func (c *conversation) open(ctx context.Context, url string) error {
 	case <-timer.C:
 		return errors.New("the browser did not appear")
 	}
+}
+
+// clean has the client take a profile's contexts out of files. It returns those
+// that are done, and whether the client has answered at all.
+func (c *conversation) clean(ctx context.Context, n profile.Name, files []string) (done []string, answered bool) {
+	if len(files) == 0 {
+		return nil, true
+	}
+	data, err := json.Marshal(Cleaning{n, files})
+	if err != nil {
+		return nil, false
+	}
+	c.send(frameClean, data)
+	timer := time.NewTimer(cleanLimit)
+	defer timer.Stop()
+	select {
+	case done = <-c.cleaned:
+		return done, true
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return nil, false
 }
 
 // args decodes the request's arguments.

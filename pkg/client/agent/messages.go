@@ -61,11 +61,17 @@ type LogoutArgs struct {
 	Forget bool `json:"forget,omitempty"`
 }
 
-// LogoutResult tells how it went and which files hold contexts of the profile.
+// LogoutResult tells how it went.
 type LogoutResult struct {
 	session.Farewell
-	Profile     profile.Name `json:"profile"`
-	Kubeconfigs []string     `json:"kubeconfigs,omitempty"`
+	Profile profile.Name `json:"profile"`
+}
+
+// Cleaning is what the agent asks of a client that logs out: the files are the
+// person's, and written by his command.
+type Cleaning struct {
+	Profile profile.Name `json:"profile"`
+	Files   []string     `json:"files"`
 }
 
 // ClusterArgs names one.

@@ -42,9 +42,6 @@ func (a *Agent) perform(ctx context.Context, c *conversation) (any, error) {
 		return a.enroll(ctx, c)
 	case OpRepin:
 		return a.repin(ctx, c)
-	case OpStop:
-		a.Stop()
-		return struct{}{}, nil
 	}
 	return nil, fault.New(fault.ExitFailed, "kubectl zt agent --stop", "the agent (%s) does not know %q", a.cfg.Version, string(c.req.Op))
 }
@@ -129,14 +126,18 @@ func (a *Agent) logout(ctx context.Context, c *conversation) (any, error) {
 	}
 	p := r.Profile()
 	c.progress("ending the session")
-	res := LogoutResult{Profile: p.Name, Farewell: r.Logout(ctx), Kubeconfigs: p.Kubeconfigs}
+	// A person who will not wait has still asked for the end; each of those who
+	// are told of it has a limit of his own.
+	res := LogoutResult{Profile: p.Name, Farewell: r.Logout(context.WithoutCancel(ctx))}
 	if err := a.ports.forget(p.Name); err != nil {
 		return nil, err
 	}
 	a.evict(p.Name)
+	// A file that was not cleaned stays noted, for the next logout.
+	done, answered := c.clean(ctx, p.Name, p.Kubeconfigs)
 	next := p.Clone()
-	next.Kubeconfigs = nil
-	if in.Forget {
+	next.Kubeconfigs = slices.DeleteFunc(next.Kubeconfigs, func(f string) bool { return slices.Contains(done, f) })
+	if in.Forget && answered {
 		err = a.cfg.Home.Forget(p.Name)
 	} else {
 		err = a.cfg.Home.Save(next)

@@ -21,10 +21,12 @@ const maxFrame = 1 << 20
 const (
 	frameRequest  = 'q' // client: Request
 	frameOpened   = 'o' // client: answer to frameOpen, empty or why it failed
+	frameCleaned  = 'c' // client: answer to frameClean, JSON list of files
 	frameProgress = 'p' // agent: what is going on, for a terminal
 	frameNotice   = 'n' // agent: what the person must read, as it is
 	frameDebug    = 'd' // agent: a line of the log, for --verbose
 	frameOpen     = 'b' // agent: a URL to show in the browser
+	frameClean    = 'k' // agent: JSON Cleaning, files to take a profile's contexts out of
 	frameResult   = 'r' // agent: the result, JSON or what the operation says
 	frameFault    = 'e' // agent: fault.Fault
 )

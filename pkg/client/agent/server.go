@@ -286,7 +286,7 @@ func (a *Agent) accept(ctx context.Context) error {
 // over, if the client brought one.
 func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 	defer conn.Close()
-	c := &conversation{conn: conn, opened: make(chan string, 1)}
+	c := &conversation{conn: conn, opened: make(chan string, 1), cleaned: make(chan []string, 1)}
 	defer func() {
 		if v := recover(); v != nil {
 			a.log.Error("panic in a request", "op", string(c.req.Op), "value", fault.Panic(v))
@@ -305,6 +305,11 @@ func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 		return ""
 	}
 	if conn.SetReadDeadline(time.Time{}) != nil {
+		return ""
+	}
+	if c.req.Op == OpStop { // also from a stranger to our protocol, whom the next line sends here
+		a.Stop()
+		c.result(struct{}{})
 		return ""
 	}
 	if c.req.Protocol != Protocol {
