@@ -1,7 +1,6 @@
 package main
 
 import (
-	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -11,7 +10,7 @@ const (
 	// heapFloor is how far the heap may grow, in bytes, however little of it is
 	// alive. A gateway has few megabytes alive and makes many a second; collected
 	// whenever they double, it would spend a tenth of its time on that.
-	heapFloor = 24 << 20
+	heapFloor = 20 << 20
 	// usualPercent is Go's own GOGC, which holds for a heap that is larger.
 	usualPercent = 100
 )
@@ -30,18 +29,19 @@ func paceCollector(environment func(string) string) {
 type canary struct{ _ [16]byte }
 
 func pace(c *canary) {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	debug.SetGCPercent(percentFor(live[0].Value.Uint64()))
+	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	metrics.Read(sizes)
+	debug.SetGCPercent(percentFor(sizes[0].Value.Uint64(), sizes[1].Value.Uint64()+sizes[2].Value.Uint64()))
 	runtime.SetFinalizer(c, pace)
 }
 
 // percentFor is the GOGC at which a heap with that many live bytes is collected when
-// it comes to heapFloor, or the usual one.
-func percentFor(live uint64) int {
-	if live == 0 {
+// it comes to heapFloor, or the usual one. Go counts roots, which are stacks and
+// globals, when it takes the percentage (see the GC guide).
+func percentFor(live, roots uint64) int {
+	if live == 0 || live >= heapFloor {
 		return usualPercent
 	}
-	percent := (heapFloor - math.Min(float64(live), heapFloor)) / float64(live) * 100
+	percent := float64(heapFloor-live) / float64(live+roots) * 100
 	return int(min(max(percent, usualPercent), 1000))
 }

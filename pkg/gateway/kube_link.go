@@ -103,9 +103,6 @@ func (k *Kube) ServeStream(ctx context.Context, conn net.Conn, notes edge.Notes)
 	if secure == nil {
 		return // a renewal, which opens nothing
 	}
-	if stream, ok := conn.(interface{ GoDirect() }); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
-		stream.GoDirect() // HTTP/2 never interrupts a Read to go on later
-	}
 	l := k.links.add(ctx, secure, peer, notes)
 	if !k.queue.put(ctx, secure) {
 		l.close()

@@ -14,9 +14,8 @@ const smallRead = 2 << 10
 const maxDrain = 1 << 20
 
 // move copies from body to in until one of them ends, and returns body's error,
-// which is io.EOF at a proper end, or errLeft when the pipe's reader goes on with
-// body himself. If in was closed by its owner the rest is dropped, up to maxDrain:
-// the other side may just be saying goodbye.
+// which is io.EOF at a proper end. If in was closed by its owner the rest is
+// dropped, up to maxDrain: the other side may just be saying goodbye.
 func move(in *pipe, body io.Reader) error {
 	small := make([]byte, smallRead)
 	for {
@@ -26,9 +25,6 @@ func move(in *pipe, body io.Reader) error {
 		}
 		if err == nil && n == len(small) {
 			err = moveLarge(in, body)
-		}
-		if err == nil && in.leave() {
-			err = errLeft
 		}
 		if err != nil {
 			return err

@@ -27,19 +27,11 @@ type pipe struct {
 	readable sync.Cond // something was added, or reading has ended
 	writable sync.Cond // something was taken, or writing has ended
 	ring     *[pipeSize]byte
-	start, n int       // what is in the ring
-	peeked   bool      // a part of the ring is lent to the caller of peek
-	sink     io.Writer // where Write goes past the ring, see forward
-	source   io.Reader // where Read goes past the ring, see draw
-	drawing  bool      // source is being read
-	through  error     // what sink or source has ended with
-	readErr  error     // what Read returns now, whatever is in the ring
-	endErr   error     // what Read returns once the ring is empty
-	writeErr error     // what Write returns now
-
-	// leaving asks whoever moves bytes between the pipe and HTTP/2 to leave that to
-	// the pipe's owner (GoDirect), and left says that he has.
-	leaving, left bool
+	start, n int   // what is in the ring
+	peeked   bool  // a part of the ring is lent to the caller of peek
+	readErr  error // what Read returns now, whatever is in the ring
+	endErr   error // what Read returns once the ring is empty
+	writeErr error // what Write returns now
 
 	readDeadline, writeDeadline deadline
 }
@@ -56,9 +48,6 @@ func (p *pipe) Read(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	chunk, err := p.await()
-	if err == errThrough {
-		return p.readThrough(b)
-	}
 	if err != nil || len(b) == 0 {
 		return 0, err
 	}
@@ -107,10 +96,6 @@ func (p *pipe) await() ([]byte, error) {
 			return nil, os.ErrDeadlineExceeded
 		case p.n > 0:
 			return p.ring[p.start:min(p.start+p.n, pipeSize)], nil
-		case p.source != nil:
-			return nil, errThrough
-		case p.left && p.endErr == nil:
-			return nil, errLeft
 		case p.endErr != nil:
 			return nil, p.endErr
 		}
@@ -155,9 +140,6 @@ func (p *pipe) Write(b []byte) (int, error) {
 			return written, os.ErrDeadlineExceeded
 		case len(b) == 0:
 			return written, nil
-		case p.sink != nil:
-			n, err := p.writeThrough(b)
-			return written + n, err
 		}
 		if n := p.add(b); n > 0 {
 			b = b[n:]
@@ -228,8 +210,6 @@ type deadline struct {
 	at     time.Time
 	timer  *time.Timer
 	passed bool
-	// late is called when the deadline passes; nil calls nobody.
-	late func()
 }
 
 func (d *deadline) init(p *pipe, cond *sync.Cond) { d.pipe, d.cond = p, cond }
@@ -243,10 +223,10 @@ func (d *deadline) set(at time.Time) {
 	}
 	d.at = at
 	left := time.Until(at)
-	d.passed = false
+	d.passed = !at.IsZero() && left <= 0
 	switch {
-	case !at.IsZero() && left <= 0:
-		d.pass()
+	case d.passed:
+		d.cond.Broadcast()
 	case at.IsZero():
 	case d.timer == nil:
 		d.timer = time.AfterFunc(left, d.fire)
@@ -260,14 +240,7 @@ func (d *deadline) fire() {
 	d.pipe.mu.Lock()
 	defer d.pipe.mu.Unlock()
 	if !d.at.IsZero() && time.Until(d.at) <= 0 {
-		d.pass()
-	}
-}
-
-func (d *deadline) pass() {
-	d.passed = true
-	d.cond.Broadcast()
-	if d.late != nil {
-		d.late()
+		d.passed = true
+		d.cond.Broadcast()
 	}
 }

@@ -57,7 +57,6 @@ type ServerStream struct {
 	request *http.Request
 	in, out pipe
 	done    chan struct{}
-	direct  direct
 
 	mu      sync.Mutex
 	running bool // the handler is in Run: control may be used
@@ -103,17 +102,10 @@ func (s *ServerStream) Run() {
 	defer stop()
 
 	var reading sync.WaitGroup
-	reading.Go(func() {
-		if err := move(&s.in, s.request.Body); err != errLeft {
-			s.in.end(err)
-		}
-	})
+	reading.Go(func() { s.in.end(move(&s.in, s.request.Body)) })
 
 	s.begin()
 	err := s.write()
-	if err == errLeft {
-		err = s.handOver()
-	}
 	s.finish()
 
 	if err != io.EOF {
@@ -183,22 +175,11 @@ func (s *ServerStream) fail(err error) {
 func (s *ServerStream) Done() <-chan struct{} { return s.done }
 
 // Read implements net.Conn.
-func (s *ServerStream) Read(b []byte) (int, error) {
-	n, err := s.in.Read(b)
-	if err == errLeft {
-		return s.readDirect(b)
-	}
-	return n, err
-}
+func (s *ServerStream) Read(b []byte) (int, error) { return s.in.Read(b) }
 
 // Write implements net.Conn. As with a socket, it returns when b was taken over,
 // which says nothing about its arrival.
-func (s *ServerStream) Write(b []byte) (int, error) {
-	if s.direct.on.Load() {
-		return s.writeDirect(b)
-	}
-	return s.out.Write(b)
-}
+func (s *ServerStream) Write(b []byte) (int, error) { return s.out.Write(b) }
 
 // CloseWrite ends the stream once everything was sent. What had arrived by then
 // can still be read; what the client sends later is lost.
@@ -222,12 +203,9 @@ func (s *ServerStream) Close() error {
 
 // Abort ends the stream at once and drops what was not sent yet: for a peer whose
 // right has ended.
-func (s *ServerStream) Abort() { s.abort(net.ErrClosed) }
-
-// abort makes Reads and Writes fail with err.
-func (s *ServerStream) abort(err error) {
-	s.in.abandon(err, err)
-	s.out.abandon(err, err)
+func (s *ServerStream) Abort() {
+	s.in.abandon(net.ErrClosed, net.ErrClosed)
+	s.out.abandon(net.ErrClosed, net.ErrClosed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.aborted = true

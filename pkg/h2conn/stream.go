@@ -127,35 +127,13 @@ func (s *Stream) Read(b []byte) (int, error) { return s.in.Read(b) }
 // which says nothing about its arrival.
 func (s *Stream) Write(b []byte) (int, error) {
 	n, err := s.out.Write(b)
-	return n, s.refusedBy(err)
-}
-
-// refusedBy says more of an err of writing: nobody wants the rest, and if that is
-// because of a refusal, it is known soon.
-func (s *Stream) refusedBy(err error) error {
 	if err == errEnded {
+		// Nobody wants the rest. If that is because of a refusal, it is known soon.
 		if <-s.answered; s.err != nil {
-			return s.err
+			err = s.err
 		}
 	}
-	return err
-}
-
-// Forward writes to dst what arrives, until the stream has ended or dst fails, and
-// says which side failed; at a proper end neither did. It is io.Copy without a
-// goroutine and a buffer in between: dst.Write is called by the goroutine that
-// takes bytes off the connection, so that a dst that does not take them slows this
-// stream down and no other. Nobody else may read.
-func (s *Stream) Forward(dst io.Writer) (streamErr, dstErr error) { return s.in.forward(dst) }
-
-// Draw sends what src has, until src has ended or the stream wants no more, and says
-// which side failed; at a proper end of src neither did, and the stream can still be
-// written to. src.Read is called by the goroutine that fills the connection; one that
-// is under way when the stream ends is waited for, so its caller must end it, too.
-// Nobody else may write.
-func (s *Stream) Draw(src io.Reader) (srcErr, streamErr error) {
-	srcErr, streamErr = s.out.draw(src)
-	return srcErr, s.refusedBy(streamErr)
+	return n, err
 }
 
 // CloseWrite says that nothing more will be written. Reading goes on.

@@ -278,7 +278,7 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 	defer stop()
 	var up sync.WaitGroup
 	up.Go(func() {
-		switch srcErr, dstErr := stream.Draw(r); {
+		switch srcErr, dstErr := copyBytes(stream, r); {
 		case srcErr != nil:
 			stream.Abort() // kubectl was cut off: so is the far side
 		case dstErr != nil:
@@ -290,7 +290,7 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 			_ = stream.CloseWrite()
 		}
 	})
-	srcErr, dstErr := stream.Forward(conn)
+	srcErr, dstErr := copyBytes(conn, stream)
 	if err := cmp.Or(srcErr, dstErr); err != nil {
 		conn.Close()
 		stream.Abort()
