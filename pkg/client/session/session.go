@@ -34,6 +34,8 @@ type Session struct {
 	mu      sync.Mutex
 	closed  bool           // no flight may start any more
 	work    sync.WaitGroup // flights; added to with mu held
+	flying  int            // how many they are
+	frozen  chan struct{}  // closed when flights go on, see Freeze; nil while they do
 	live    *live
 	over    *fault.Fault  // why the last one ended, if somebody else ended it
 	changed chan struct{} // closed and made anew whenever live changes
@@ -251,7 +253,7 @@ func (s *Session) flight(ctx context.Context, key string, limit time.Duration, f
 		if !s.start() {
 			return nil, context.Canceled
 		}
-		defer s.work.Done()
+		defer s.finish()
 		defer func() {
 			if p := recover(); p != nil { // singleflight would end the process
 				s.deps.Log.Error("panic", "in", key, "value", fault.Panic(p))
@@ -277,15 +279,6 @@ func (s *Session) flight(ctx context.Context, key string, limit time.Duration, f
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-func (s *Session) start() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.work.Add(1)
-	}
-	return !s.closed
 }
 
 // land ends all flights and waits for them.
