@@ -81,7 +81,7 @@ func runLogin(ctx context.Context, p *process, o *rootOptions, f *loginFlags, ur
 // login asks the agent for a session, by the means that this terminal has.
 func login(ctx context.Context, p *process, o *rootOptions, f *loginFlags) (agent.LoginResult, error) {
 	var res agent.LoginResult
-	args := agent.LoginArgs{DeviceCode: f.deviceCode || offerDeviceCode(p, o), Force: f.force || f.deviceCode}
+	args := agent.LoginArgs{DeviceCode: f.deviceCode || offerDeviceCode(p, o), Offered: !f.deviceCode, Force: f.force || f.deviceCode}
 	err := p.ask(ctx, o, agent.OpLogin, args, &res)
 	return res, err
 }

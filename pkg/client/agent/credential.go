@@ -6,6 +6,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/client/execcred"
 	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/session"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -66,7 +67,7 @@ func (a *Agent) mint(ctx context.Context, c *conversation) ([]byte, error) {
 }
 
 func (a *Agent) check(ctx context.Context, r *resident, info execcred.Info, n wire.ClusterName) error {
-	expected, err := r.Expected(ctx, n, a.ports.numbers())
+	expected, err := r.Expected(ctx, n, a.ports.numbers(ctx))
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (a *Agent) automatic(ctx context.Context, r *resident, c *conversation, why
 			switch {
 			case r.Valid():
 				return errQuicker
-			case !c.req.Display && !c.deviceCode(r):
+			case !c.req.Display && c.deviceCode(r) == session.DeviceCodeNever:
 				return why // nobody could follow us to a page
 			}
 			if no := a.budget.take(issuer, processKey(c.req.Parent)); no != nil {
@@ -121,6 +122,9 @@ var errQuicker = errors.New("there is a session already")
 
 // deviceCode offers the device authorisation grant by itself where no browser
 // can be shown.
-func (c *conversation) deviceCode(r *resident) bool {
-	return !c.req.Display && r.Profile().OIDC.DeviceCode
+func (c *conversation) deviceCode(r *resident) session.DeviceCode {
+	if !c.req.Display && r.Profile().OIDC.DeviceCode {
+		return session.DeviceCodeIfAllowed
+	}
+	return session.DeviceCodeNever
 }

@@ -46,7 +46,7 @@ type terms struct {
 
 // join waits for the profile's login on behalf of c. If none is under way it
 // begins one, on the terms, which are nil for one that was asked for by name.
-func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation, deviceCode bool, on *terms) error {
+func (ls *logins) join(ctx context.Context, s *session.Session, c *conversation, deviceCode session.DeviceCode, on *terms) error {
 	p, err := ls.enter(s, c, deviceCode, on)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (ls *logins) idle() bool {
 	return len(ls.pending) == 0
 }
 
-func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool, on *terms) (*pending, error) {
+func (ls *logins) enter(s *session.Session, c *conversation, deviceCode session.DeviceCode, on *terms) (*pending, error) {
 	name := s.Profile().Name
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -97,7 +97,7 @@ func (ls *logins) enter(s *session.Session, c *conversation, deviceCode bool, on
 }
 
 // run is the login itself.
-func (p *pending) run(ctx context.Context, s *session.Session, qr, deviceCode bool) (err error) {
+func (p *pending) run(ctx context.Context, s *session.Session, qr bool, deviceCode session.DeviceCode) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fault.New(fault.ExitFailed, "try again", "internal error in the login (%s)", fault.Panic(v))

@@ -45,8 +45,20 @@ type TrustResult struct {
 // LoginArgs asks for a login now, whatever there is.
 type LoginArgs struct {
 	DeviceCode bool `json:"deviceCode,omitempty"`
+	// Offered says that the person has not asked for the code by name.
+	Offered bool `json:"offered,omitempty"`
 	// Force logs in although somebody is.
 	Force bool `json:"force,omitempty"`
+}
+
+func (a LoginArgs) deviceCode() session.DeviceCode {
+	switch {
+	case !a.DeviceCode:
+		return session.DeviceCodeNever
+	case a.Offered:
+		return session.DeviceCodeIfAllowed
+	}
+	return session.DeviceCodeOnly
 }
 
 // LoginResult is the session after it.

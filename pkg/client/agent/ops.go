@@ -33,7 +33,7 @@ func (a *Agent) perform(ctx context.Context, c *conversation) (any, error) {
 	case OpAccess:
 		return a.access(ctx, c)
 	case OpStatus:
-		return a.status()
+		return a.status(ctx)
 	case OpTunnel:
 		return a.tunnel(ctx, c)
 	case OpDevice:
@@ -109,7 +109,7 @@ func (a *Agent) login(ctx context.Context, c *conversation) (any, error) {
 		return LoginResult{Already: true, Status: r.Status()}, a.cfg.Home.SetCurrent(n)
 	}
 	a.budget.restore(string(r.Profile().OIDC.Issuer))
-	if err := a.logins.join(ctx, r.Session, c, in.DeviceCode, nil); err != nil {
+	if err := a.logins.join(ctx, r.Session, c, in.deviceCode(), nil); err != nil {
 		return nil, err
 	}
 	return LoginResult{Status: r.Status()}, a.cfg.Home.SetCurrent(n)
@@ -247,7 +247,7 @@ func (a *Agent) access(ctx context.Context, c *conversation) (any, error) {
 	return res, err
 }
 
-func (a *Agent) status() (any, error) {
+func (a *Agent) status(ctx context.Context) (any, error) {
 	current, err := a.cfg.Home.Current()
 	if err != nil {
 		return nil, err
@@ -257,7 +257,7 @@ func (a *Agent) status() (any, error) {
 		return nil, err
 	}
 	res := StatusResult{
-		Version: a.cfg.Version, Protocol: Protocol, PID: os.Getpid(), Started: a.started, Current: current, Ports: a.ports.status(),
+		Version: a.cfg.Version, Protocol: Protocol, PID: os.Getpid(), Started: a.started, Current: current, Ports: a.ports.status(ctx),
 		Sessions: []session.Status{},
 	}
 	for _, n := range names {
@@ -299,7 +299,7 @@ func (a *Agent) tunnel(ctx context.Context, c *conversation) (any, error) {
 			return nil, err
 		}
 	}
-	res.Ports = a.ports.status()
+	res.Ports = a.ports.status(ctx)
 	return res, nil
 }
 

@@ -34,6 +34,17 @@ func (d Deps) userAgent() string {
 	return "kubectl-zt/" + d.Version + " (" + runtime.GOOS + "/" + runtime.GOARCH + ")"
 }
 
+// DeviceCode is how much a login wants the device authorisation grant.
+type DeviceCode int
+
+// The wishes. What the gateway allowed at the last login may be allowed no more:
+// who did not ask for the grant by name gets the page of his provider then.
+const (
+	DeviceCodeNever DeviceCode = iota
+	DeviceCodeIfAllowed
+	DeviceCodeOnly
+)
+
 // Prompt is how a login speaks to the person. It lives with the command that the
 // person runs, not with the agent.
 type Prompt struct {
@@ -43,8 +54,8 @@ type Prompt struct {
 	Out io.Writer
 	// QR says that Out is a terminal that can show a QR code.
 	QR bool
-	// DeviceCode asks for the device authorisation grant.
-	DeviceCode bool
+	// DeviceCode is whether the device authorisation grant is wanted.
+	DeviceCode DeviceCode
 	// Progress says what is going on, one line at a time.
 	Progress func(string)
 	// Warn says what he should know although all goes well.

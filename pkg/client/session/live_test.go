@@ -406,13 +406,36 @@ func TestPinIsRemembered(t *testing.T) {
 	}
 	known := l.meet(l.gw.Pinned())
 	again, err := session.Meet(t.Context(), l.deps, l.gw.URL(), "")
-	if err != nil || again.Pin != known.Pin {
-		t.Fatalf("%v, pin %q, want %q", err, again.Pin, known.Pin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Pin != known.Pin {
+		t.Errorf("pin %q, want %q", again.Pin, known.Pin)
 	}
 	l.live(known)
 	l.gw.With(func(s *gatewaytest.State) { s.OIDC.ClientID = "another" })
 	f := fault.Of(l.Login(t.Context(), l.prompt()))
 	if want := "if its administrator confirms it: kubectl zt trust '" + l.gw.Pinned() + "'"; len(f.Hints) != 1 || f.Hints[0] != want {
 		t.Errorf("%+v, want %q", f, want)
+	}
+}
+
+// The gateway allowed device codes once, and does so no more. Who has not asked for
+// one by name gets the page.
+func TestDeviceCodeThatIsNoLongerAllowed(t *testing.T) {
+	t.Parallel()
+	l := newLaptop(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.OIDC.DeviceCode = true })
+	})
+	l.live(l.meet(l.gw.Pinned()))
+	l.gw.With(func(s *gatewaytest.State) { s.OIDC.DeviceCode = false })
+	pr := l.prompt()
+	pr.DeviceCode = session.DeviceCodeOnly
+	if f := fault.Of(l.Login(t.Context(), pr)); f == nil || f.Exit != fault.ExitRefused || l.opened.Load() != 0 {
+		t.Errorf("asked for by name: %+v", f)
+	}
+	pr.DeviceCode = session.DeviceCodeIfAllowed
+	if err := l.Login(t.Context(), pr); err != nil || l.opened.Load() != 1 {
+		t.Errorf("offered: %v, %d pages", err, l.opened.Load())
 	}
 }

@@ -31,7 +31,8 @@ func (s *Session) Login(ctx context.Context, pr Prompt) error {
 	if err != nil {
 		return err
 	}
-	if pr.DeviceCode && !p.OIDC.DeviceCode {
+	byCode := pr.DeviceCode != DeviceCodeNever && p.OIDC.DeviceCode
+	if pr.DeviceCode == DeviceCodeOnly && !byCode {
 		return fault.New(fault.ExitRefused, "kubectl zt login", "this gateway does not allow login by device code")
 	}
 	proof, err := newProofKey()
@@ -43,12 +44,12 @@ func (s *Session) Login(ctx context.Context, pr Prompt) error {
 	if err != nil {
 		return err
 	}
-	provider, err := s.signIn(ctx, p, pr, check)
+	provider, err := s.signIn(ctx, p, pr, check, byCode)
 	if err != nil {
 		return err
 	}
 	pr.Progress("opening the session")
-	issued, err := s.open(ctx, check, provider, pr.DeviceCode)
+	issued, err := s.open(ctx, check, provider, byCode)
 	if err != nil {
 		_ = provider.revoke(ctx, s.loginConfig(p))
 		provider.close()
@@ -130,7 +131,7 @@ func (s *Session) deviceCheck(ctx context.Context, purpose string, proof *ecdsa.
 }
 
 // signIn sends the person to his issuer.
-func (s *Session) signIn(ctx context.Context, p *profile.Profile, pr Prompt, check *wire.DeviceCheck) (*idp, error) {
+func (s *Session) signIn(ctx context.Context, p *profile.Profile, pr Prompt, check *wire.DeviceCheck, byCode bool) (*idp, error) {
 	pr.Progress("signing in at " + string(p.OIDC.Issuer))
 	cfg := s.loginConfig(p)
 	cfg.OpenBrowser, cfg.Stderr, cfg.NoQR = pr.Open, pr.Out, !pr.QR
@@ -139,7 +140,7 @@ func (s *Session) signIn(ctx context.Context, p *profile.Profile, pr Prompt, che
 		return nil, err
 	}
 	var tokens *login.Tokens
-	if pr.DeviceCode {
+	if byCode {
 		tokens, err = client.DeviceCode(ctx)
 	} else {
 		tokens, err = client.AuthCode(ctx, check.Nonce)
@@ -239,8 +240,8 @@ func (s *Session) Enroll(ctx context.Context, pr Prompt) (wire.DeviceState, erro
 	if err != nil {
 		return state, err
 	}
-	pr.DeviceCode = false // its ID token could not be bound to this device
-	provider, err := s.signIn(ctx, p, pr, check)
+	// By device code its ID token could not be bound to this device.
+	provider, err := s.signIn(ctx, p, pr, check, false)
 	if err != nil {
 		return state, err
 	}
