@@ -30,5 +30,6 @@ func start() exit {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the second Ctrl-C ends whatever does not hear the first
 	return execute(ctx, p, os.Args[1:])
 }

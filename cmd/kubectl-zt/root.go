@@ -172,17 +172,25 @@ func profileNames(p *process) []string {
 var errDeclined = errors.New("declined")
 
 // confirm asks a person; without a terminal it is no.
-func confirm(p *process, question string) error {
+func confirm(ctx context.Context, p *process, question string) error {
 	if !p.inTTY || !p.errTTY {
 		return errDeclined
 	}
 	fmt.Fprintf(p.err, "%s [y/N] ", question)
-	var answer string
-	if _, err := fmt.Fscanln(p.in, &answer); err != nil {
-		return errDeclined
+	typed := make(chan string, 1)
+	go func() { // a terminal cannot be called off; the process ends with its reader
+		var answer string
+		_, _ = fmt.Fscanln(p.in, &answer)
+		typed <- strings.ToLower(answer)
+	}()
+	select {
+	case answer := <-typed:
+		if answer != "y" && answer != "yes" {
+			return errDeclined
+		}
+		return nil
+	case <-ctx.Done():
+		fmt.Fprintln(p.err)
+		return ctx.Err()
 	}
-	if a := strings.ToLower(answer); a != "y" && a != "yes" {
-		return errDeclined
-	}
-	return nil
 }

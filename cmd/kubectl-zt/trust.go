@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -63,8 +64,13 @@ func runTrust(ctx context.Context, p *process, o *rootOptions, f *trustFlags, ur
 		for _, c := range res.Changes {
 			fmt.Fprintf(p.err, "  %s\n", c)
 		}
-		if !f.yes && confirm(p, "Trust it as it is now?") != nil {
-			return fault.New(fault.ExitUntrusted, "if its administrator confirms it: kubectl zt trust --yes '"+url+"'", "nothing was changed")
+		if !f.yes {
+			switch err := confirm(ctx, p, "Trust it as it is now?"); {
+			case errors.Is(err, errDeclined):
+				return fault.New(fault.ExitUntrusted, "if its administrator confirms it: kubectl zt trust --yes '"+url+"'", "nothing was changed")
+			case err != nil:
+				return err
+			}
 		}
 		args.Accept = true
 		if err := p.ask(ctx, o, agent.OpTrust, args, &res); err != nil {
@@ -90,22 +96,41 @@ func knownBy(pinned bool) string {
 	return "its public certificate"
 }
 
+// runRepin shows what is to be compared before it asks, and accepts that and
+// nothing that came meanwhile.
 func runRepin(ctx context.Context, p *process, o *rootOptions, f *trustFlags) error {
-	if !f.yes {
-		if confirm(p, "Has the administrator of "+f.cluster+" confirmed that it was made anew?") != nil {
-			return fault.New(fault.ExitUntrusted, "if its administrator confirms it: kubectl zt trust --yes --cluster "+f.cluster, "nothing was changed")
-		}
-	}
+	args := agent.RepinArgs{Cluster: wire.ClusterName(f.cluster)}
 	var res agent.RepinResult
-	if err := p.ask(ctx, o, agent.OpRepin, agent.ClusterArgs{Cluster: wire.ClusterName(f.cluster)}, &res); err != nil {
+	if err := p.ask(ctx, o, agent.OpRepin, args, &res); err != nil {
 		return err
 	}
 	if res.Old == res.New {
-		fmt.Fprintf(p.out, "Cluster %s is what it was: %s\n", f.cluster, res.New)
+		fmt.Fprintf(p.out, "Cluster %s is what it was: %s\n", f.cluster, fault.Escape(res.New.Fingerprint))
 		return nil
 	}
-	fmt.Fprintf(p.out, "Cluster %s is now known by %s\nNext: kubectl zt kubeconfig\n", f.cluster, res.New)
+	fmt.Fprintf(p.err, "Cluster %s has changed:\n", f.cluster)
+	facts(p.err, "was", identity(res.Old), "is", identity(res.New))
+	if !f.yes {
+		switch err := confirm(ctx, p, "Has its administrator confirmed that it was made anew and is this one?"); {
+		case errors.Is(err, errDeclined):
+			return fault.New(fault.ExitUntrusted, "if its administrator confirms it: kubectl zt trust --yes --cluster "+f.cluster, "nothing was changed")
+		case err != nil:
+			return err
+		}
+	}
+	args.Accept = &res.New
+	if err := p.ask(ctx, o, agent.OpRepin, args, &res); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.out, "Cluster %s is now known by %s\nNext: %s\n", f.cluster, fault.Escape(res.New.Fingerprint), o.next(p, "kubectl zt kubeconfig"))
 	return nil
+}
+
+func identity(id session.ClusterIdentity) string {
+	if id.Fingerprint == "" {
+		return "unknown"
+	}
+	return id.Fingerprint + ", uid " + string(id.UID)
 }
 
 // showTrust reads the profiles from disk: it needs nobody.

@@ -508,8 +508,23 @@ func TestChangedClusterIsRefusedUntilTrusted(t *testing.T) {
 	err := r.get(attended(agent.OpConnect), agent.ClusterArgs{Cluster: "prod"}, nil)
 	wantFault(t, err, fault.ExitUntrusted, "another identity than before")
 	var res agent.RepinResult
-	if err := r.get(attended(agent.OpRepin), agent.ClusterArgs{Cluster: "prod"}, &res); err != nil || res.Old == res.New {
+	if err := r.get(attended(agent.OpRepin), agent.RepinArgs{Cluster: "prod"}, &res); err != nil || res.Old == res.New {
 		t.Fatalf("%+v %v", res, err)
+	}
+	_, err = r.credential(false)
+	wantFault(t, err, fault.ExitUntrusted, "no token leaves for it") // it was only shown
+	// It changes once more between the look and the yes.
+	seen := res.New
+	r.gw.AddCluster("prod")
+	r.gw.Push(wire.Event{})
+	eventually(t, "the second change arrives", func() bool {
+		err := r.get(attended(agent.OpRepin), agent.RepinArgs{Cluster: "prod"}, &res)
+		return err == nil && res.New != seen
+	})
+	err = r.get(attended(agent.OpRepin), agent.RepinArgs{Cluster: "prod", Accept: &seen}, nil)
+	wantFault(t, err, fault.ExitUntrusted, "yet another identity")
+	if err := r.get(attended(agent.OpRepin), agent.RepinArgs{Cluster: "prod", Accept: &res.New}, nil); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := r.credential(false); err != nil {
 		t.Error(err)

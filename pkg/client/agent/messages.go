@@ -179,8 +179,15 @@ type DeviceResult struct {
 	Gateway *wire.DeviceState `json:"gateway,omitempty"`
 }
 
-// RepinResult is a cluster's identity before and now.
+// RepinArgs asks what a cluster shows, or accepts that.
+type RepinArgs struct {
+	Cluster wire.ClusterName `json:"cluster"`
+	// Accept is what the person has seen and agreed to; nil only shows it.
+	Accept *session.ClusterIdentity `json:"accept,omitempty"`
+}
+
+// RepinResult is a cluster's identity as it is pinned and as it is shown.
 type RepinResult struct {
-	Old string `json:"old"`
-	New string `json:"new"`
+	Old session.ClusterIdentity `json:"old"`
+	New session.ClusterIdentity `json:"new"`
 }

@@ -379,7 +379,7 @@ func (a *Agent) enroll(ctx context.Context, c *conversation) (any, error) {
 }
 
 func (a *Agent) repin(ctx context.Context, c *conversation) (any, error) {
-	in, err := args[ClusterArgs](c)
+	in, err := args[RepinArgs](c)
 	if err != nil {
 		return nil, err
 	}
@@ -388,6 +388,6 @@ func (a *Agent) repin(ctx context.Context, c *conversation) (any, error) {
 		return nil, err
 	}
 	var res RepinResult
-	res.Old, res.New, err = r.Repin(ctx, in.Cluster)
+	res.Old, res.New, err = r.Repin(ctx, in.Cluster, in.Accept)
 	return res, err
 }

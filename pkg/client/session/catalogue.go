@@ -129,26 +129,41 @@ func validCluster(c wire.Cluster, domain string) bool {
 	return err == nil && ca[0].IsCA && c.Server == "https://"+string(c.Name)+"."+domain
 }
 
-// Repin accepts a cluster's new identity, as the person asked.
-func (s *Session) Repin(ctx context.Context, n wire.ClusterName) (old, now string, err error) {
+// ClusterIdentity is what a cluster is known by.
+type ClusterIdentity struct {
+	Fingerprint string          `json:"fingerprint"` // of its authority; empty when it was never seen
+	UID         wire.ClusterUID `json:"uid"`
+}
+
+// Repin shows a cluster's pinned identity and the one that it has now, and takes
+// over the latter where it is exactly what the person has accepted.
+func (s *Session) Repin(ctx context.Context, n wire.ClusterName, accept *ClusterIdentity) (old, now ClusterIdentity, err error) {
 	l, err := s.ready(ctx)
 	if err != nil {
-		return "", "", err
+		return old, now, err
 	}
 	if err := l.catalogue.wait(ctx); err != nil {
-		return "", "", err
+		return old, now, err
 	}
 	c, found, _ := l.catalogue.get(n)
 	if !found {
-		return "", "", unknownCluster(n)
+		return old, now, unknownCluster(n)
 	}
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	next := s.profile.Load().Clone()
-	old, now = Fingerprint(next.Clusters[n].CA), Fingerprint(c.CA)
+	old = ClusterIdentity{Fingerprint(next.Clusters[n].CA), next.Clusters[n].UID}
+	now = ClusterIdentity{Fingerprint(c.CA), c.UID}
+	switch {
+	case accept == nil:
+		return old, now, nil
+	case *accept != now:
+		return old, now, fault.New(fault.ExitUntrusted, "kubectl zt trust --cluster "+string(n),
+			"cluster %s shows yet another identity than the accepted one: %s", string(n), orNone(now.Fingerprint))
+	}
 	next.Clusters[n] = profile.ClusterPin{UID: c.UID, CA: c.CA}
 	if err := s.deps.Home.Save(next); err != nil {
-		return "", "", err
+		return old, now, err
 	}
 	s.profile.Store(next)
 	l.tokens.drop(n)
