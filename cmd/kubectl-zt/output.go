@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -20,15 +23,14 @@ func printStructured(w io.Writer, format string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode output: %w", err)
 	}
-	data = fault.EscapeJSON(data)
 	if format == "json" {
-		_, err := fmt.Fprintf(w, "%s\n", data)
+		_, err := fmt.Fprintf(w, "%s\n", fault.EscapeJSON(data))
 		return err
 	}
 	// JSON is YAML: read as such it keeps its order and needs no second set of
 	// field names.
 	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	if err := yaml.Unmarshal(escapeYAML(data), &doc); err != nil {
 		return fmt.Errorf("encode output: %w", err)
 	}
 	plain(&doc)
@@ -38,8 +40,28 @@ func printStructured(w io.Writer, format string, v any) error {
 	if err := enc.Encode(&doc); err != nil {
 		return fmt.Errorf("encode output: %w", err)
 	}
-	_, err = w.Write(out.Bytes())
+	_, err = w.Write(escapeYAML(out.Bytes()))
 	return err
+}
+
+// escapeYAML writes every character that no terminal should act on as an escape.
+// The encoder leaves those alone that YAML calls printable (5.1), bidirectional
+// overrides among them; plain has put quotes around every scalar that has one.
+func escapeYAML(b []byte) []byte {
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); {
+		r, size := utf8.DecodeRune(b[i:])
+		switch {
+		case r < 0x7f || unicode.IsPrint(r):
+			out = append(out, b[i:i+size]...)
+		case r > 0xffff:
+			out = fmt.Appendf(out, `\U%08x`, r)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		i += size
+	}
+	return out
 }
 
 // plain takes the JSON style off.
@@ -49,6 +71,9 @@ func plain(n *yaml.Node) {
 		var s yaml.Node
 		s.SetString(n.Value)
 		n.Style = s.Style
+		if strings.ContainsFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			n.Style = yaml.DoubleQuotedStyle
+		}
 	}
 	for _, c := range n.Content {
 		plain(c)
