@@ -82,28 +82,87 @@ func Inherited(err error) {
 // giveWay lets the newer binary take over, if the agent is idle. Where that fails
 // the old agent goes on as if nothing had been tried.
 func (a *Agent) giveWay(ctx context.Context, binary string) {
-	if !a.idle() || !filepath.IsAbs(binary) {
+	if !filepath.IsAbs(binary) {
 		return
 	}
 	a.mu.Lock()
-	if a.leaving {
+	if a.leaving != nil || a.left || a.talking > 0 {
 		a.mu.Unlock()
 		return
 	}
-	a.leaving = true
+	a.leaving = make(chan struct{}) // from here on requests wait for the outcome
 	a.mu.Unlock()
-	if err := a.handOver(ctx, binary); err != nil {
-		a.mu.Lock()
-		a.leaving = false
-		a.mu.Unlock()
-		a.log.Warn("a newer agent did not take over", "error", fault.Escape(err.Error()))
-		return
+	tried := a.logins.idle() && a.proxy.Idle()
+	var err error
+	if tried {
+		err = a.handOver(ctx, binary)
 	}
-	a.log.Info("a newer agent has taken over")
-	a.Stop()
+	a.mu.Lock()
+	a.left = tried && err == nil
+	close(a.leaving)
+	a.leaving = nil
+	a.mu.Unlock()
+	switch {
+	case err != nil:
+		a.log.Warn("a newer agent did not take over", "error", fault.Escape(err.Error()))
+	case tried:
+		a.log.Info("a newer agent has taken over")
+		a.Stop()
+	}
 }
 
-func (a *Agent) handOver(ctx context.Context, binary string) error {
+// settled waits while a newer agent may be taking over; false means that it has.
+func (a *Agent) settled(ctx context.Context) bool {
+	a.mu.Lock()
+	undecided := a.leaving
+	a.mu.Unlock()
+	if undecided != nil {
+		select {
+		case <-undecided:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.left
+}
+
+// freeze stills all sessions: a refresh token that is spent after it was written
+// down for the heir is worth nothing to one of the two, and its second use may
+// make the issuer end the login.
+func (a *Agent) freeze() (thaw func(), err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var thaws []func()
+	thaw = func() {
+		for _, f := range thaws {
+			f()
+		}
+	}
+	for n, r := range a.sessions {
+		f, ok := r.Freeze()
+		if !ok {
+			thaw()
+			return nil, fmt.Errorf("the session of %s is being renewed", n)
+		}
+		thaws = append(thaws, f)
+	}
+	return thaw, nil
+}
+
+// handOver returns nil when the heir has everything; the sessions here stay frozen
+// then until they end.
+func (a *Agent) handOver(ctx context.Context, binary string) (err error) {
+	thaw, err := a.freeze()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			thaw()
+		}
+	}()
 	in, files, err := a.bequeath()
 	defer func() {
 		for _, f := range files {
@@ -153,7 +212,8 @@ func (a *Agent) handOver(ctx context.Context, binary string) error {
 		_, _ = cmd.Process.Wait()
 		return err
 	}
-	return cmd.Process.Release()
+	_ = cmd.Process.Release() // it is nobody's child soon
+	return nil
 }
 
 // bequeath collects what there is. The files are copies, to be closed.
@@ -215,41 +275,47 @@ func duplicate(c syscall.Conn) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "inherited"), nil
 }
 
-// inherit takes over what in lists.
-func (a *Agent) inherit(in *Inheritance) error {
+// inherit takes over what in lists. Until settled is called, when the old agent
+// has been told, the sessions spend nothing: it may still have given us up.
+func (a *Agent) inherit(in *Inheritance) (settled func(), err error) {
 	a.lock = os.NewFile(uintptr(in.Lock), "lock")
 	f := os.NewFile(uintptr(in.Socket), "socket")
 	if a.lock == nil || f == nil {
-		return errors.New("inherit: descriptors are missing")
+		return nil, errors.New("inherit: descriptors are missing")
 	}
 	defer f.Close()
 	l, err := net.FileListener(f)
 	if err != nil {
-		return fmt.Errorf("inherit socket: %w", err)
+		return nil, fmt.Errorf("inherit socket: %w", err)
 	}
 	socket, ok := l.(*net.UnixListener)
 	if !ok {
-		return errors.New("inherit: not a socket")
+		return nil, errors.New("inherit: not a socket")
 	}
 	socket.SetUnlinkOnClose(false)
 	a.socket = socket
 	if a.socketFile, err = os.Lstat(a.cfg.Home.Socket()); err != nil {
-		return fmt.Errorf("inherit socket: %w", err)
+		return nil, fmt.Errorf("inherit socket: %w", err)
 	}
 	a.env.Store(&in.Environment)
 	if err := a.ports.inherit(in); err != nil {
-		return err
+		return nil, err
+	}
+	residents := map[profile.Name]*resident{}
+	for n := range in.Sessions {
+		if residents[n], err = a.session(n); err != nil {
+			return nil, err
+		}
+	}
+	if settled, err = a.freeze(); err != nil {
+		return nil, err
 	}
 	for n, st := range in.Sessions {
-		r, err := a.session(n)
-		if err != nil {
-			return err
-		}
-		if err := r.Import(st); err != nil {
-			return err
+		if err := residents[n].Import(st); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return settled, nil
 }
 
 func (ps *ports) inherit(in *Inheritance) error {

@@ -28,6 +28,7 @@ type ports struct {
 	main    *port
 	problem *fault.Fault // why main is not served although a kubeconfig names it
 	extra   []*port
+	ended   bool // by shut
 }
 
 // port is one listener and who it serves.
@@ -225,10 +226,31 @@ func (ps *ports) forget(n profile.Name) error {
 }
 
 // numbers are the ports that a kubeconfig may rightly name.
-func (ps *ports) numbers() []int {
+func (ps *ports) numbers(ctx context.Context) []int {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	ps.again(ctx)
 	return ps.numbersLocked()
+}
+
+// again tries the port that kubeconfigs name once more: whoever had it when the
+// agent started may have had it for a moment. ps.mu is held.
+func (ps *ports) again(ctx context.Context) {
+	if ps.main == nil && !ps.ended && ps.local.Port != 0 && len(ps.local.Secrets) > 0 {
+		ps.bind(ctx, ps.local.Port)
+	}
+}
+
+// shut closes every port, for good.
+func (ps *ports) shut() {
+	ps.mu.Lock()
+	gone := ps.extra
+	if ps.main != nil {
+		gone = append(gone, ps.main)
+	}
+	ps.main, ps.extra, ps.ended = nil, nil, true
+	ps.mu.Unlock()
+	closeAll(gone)
 }
 
 func (ps *ports) numbersLocked() []int {
@@ -250,9 +272,10 @@ func (ps *ports) own() []int {
 	return append(ps.numbersLocked(), ps.local.Port)
 }
 
-func (ps *ports) status() []PortStatus {
+func (ps *ports) status(ctx context.Context) []PortStatus {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	ps.again(ctx)
 	var out []PortStatus
 	if ps.main != nil {
 		out = append(out, PortStatus{Address: ps.main.addr().String()})

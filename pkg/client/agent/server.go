@@ -74,7 +74,10 @@ type Agent struct {
 	sessions map[profile.Name]*resident
 	talking  int       // conversations
 	used     time.Time // when something was last going on
-	leaving  bool      // a handover has taken place: leave the socket
+	// leaving is open while a newer agent may be taking over, and nil otherwise;
+	// left says that one has, and that the socket is no longer ours to remove.
+	leaving chan struct{}
+	left    bool
 }
 
 // ErrRunning says that another agent has the lock.
@@ -149,12 +152,14 @@ func (a *Agent) Run(ctx context.Context, in *Inheritance, ready func()) error {
 }
 
 func (a *Agent) live(ctx context.Context, in *Inheritance, ready func()) error {
-	if err := a.open(ctx, in); err != nil {
+	settled, err := a.open(ctx, in)
+	if err != nil {
 		return err
 	}
 	defer a.shut()
 	a.log.Info("agent started", "version", a.cfg.Version, "pid", os.Getpid())
 	ready()
+	settled()
 	accepting := make(chan error, 1)
 	a.run(func(ctx context.Context) { accepting <- a.accept(ctx) })
 	ticker := time.NewTicker(min(a.cfg.Idle/4, lookAround))
@@ -180,11 +185,16 @@ func (a *Agent) live(ctx context.Context, in *Inheritance, ready func()) error {
 	}
 }
 
-// open takes lock, socket and port: inherited, or made.
-func (a *Agent) open(ctx context.Context, in *Inheritance) error {
+// open takes lock, socket and port: inherited, or made. settled is to be called
+// when that is known to whoever waits for it.
+func (a *Agent) open(ctx context.Context, in *Inheritance) (settled func(), err error) {
 	if in != nil {
 		return a.inherit(in)
 	}
+	return func() {}, a.make(ctx)
+}
+
+func (a *Agent) make(ctx context.Context) error {
 	if err := a.cfg.Home.Prepare(); err != nil {
 		return err
 	}
@@ -219,12 +229,13 @@ func (a *Agent) open(ctx context.Context, in *Inheritance) error {
 
 func (a *Agent) shut() {
 	a.mu.Lock()
-	leaving := a.leaving
+	left := a.left
 	a.mu.Unlock()
-	if !leaving && a.reachable() {
+	if !left && a.reachable() {
 		_ = os.Remove(a.cfg.Home.Socket())
 	}
 	a.socket.Close()
+	a.ports.shut() // before the lock: the next agent wants the same port
 	a.lock.Close() // releases the lock, unless its heir holds it, too
 	a.log.Info("agent ended")
 }
@@ -306,6 +317,9 @@ func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 	}
 	if conn.SetReadDeadline(time.Time{}) != nil {
 		return ""
+	}
+	if !a.settled(ctx) {
+		return "" // the client asks again, and finds the newer agent
 	}
 	if c.req.Op == OpStop { // also from a stranger to our protocol, whom the next line sends here
 		a.Stop()
