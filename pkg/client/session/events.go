@@ -118,8 +118,9 @@ func (s *Session) event(l *live, e wire.Event) {
 
 // unheard is why control is not heard of.
 func (l *live) unheard() error {
+	why := notYet
 	if text := l.heard.Load(); text != nil {
-		return fault.New(fault.ExitUnreachable, "kubectl zt status", "%s", *text)
+		why = *text
 	}
-	return fault.New(fault.ExitUnreachable, "kubectl zt status", "the gateway has not answered yet")
+	return fault.New(fault.ExitUnreachable, "kubectl zt status", "%s", why)
 }

@@ -10,7 +10,7 @@ func (s *Session) Freeze() (thaw func(), ok bool) {
 		return nil, false
 	}
 	frozen := make(chan struct{})
-	s.frozen = frozen
+	_ = frozen
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -439,3 +439,72 @@ func TestDeviceCodeThatIsNoLongerAllowed(t *testing.T) {
 		t.Errorf("offered: %v, %d pages", err, l.opened.Load())
 	}
 }
+
+// What the issuer gave for a login that came to nothing is given back.
+func TestFailedLoginLeavesNoTokenBehind(t *testing.T) {
+	t.Parallel()
+	l := newLaptop(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.WrongProof = true })
+	})
+	l.live(l.meet(l.gw.Pinned()))
+	if f := fault.Of(l.Login(t.Context(), l.prompt())); f == nil || f.Exit != fault.ExitUntrusted {
+		t.Fatalf("%+v", f)
+	}
+	if n := l.idp.Counters().Revocations; n != 1 {
+		t.Errorf("%d revocations, want 1", n)
+	}
+}
+
+// Control is not called connected before it has spoken.
+func TestControlThatWasNeverHeard(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, nil)
+	if st := l.Status(); st.Control != "connected" {
+		t.Errorf("%+v", st)
+	}
+	state, err := l.Export()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir, err := session.New(l.deps, l.Profile()) // and no Run: it hears nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := heir.Import(state); err != nil {
+		t.Fatal(err)
+	}
+	if st := heir.Status(); !st.LoggedIn || st.Control != "the gateway has not answered yet" {
+		t.Errorf("%+v", st)
+	}
+}
+
+// panicky panics at one message, once.
+type panicky struct {
+	slog.Handler
+	at   string
+	once *sync.Once
+}
+
+func (p panicky) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == p.at {
+		p.once.Do(func() { panic("boom") })
+	}
+	return p.Handler.Handle(ctx, r)
+}
+
+// A panic in what keeps a session alive ends that session, and says so.
+func TestPanicEndsOneSession(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, func(l *laptop) {
+		l.deps.Log = slog.New(panicky{l.deps.Log.Handler(), "events interrupted", new(sync.Once)})
+	})
+	l.gw.Drop()
+	eventually(t, "the end", func() bool { return !l.LoggedIn() })
+	if f := fault.Of(l.Ready(t.Context())); f.Exit != fault.ExitLogin || !strings.Contains(f.What, "internal error") {
+		t.Errorf("%+v", f)
+	}
+	l.login() // and another one is as good as the first
+	if body, err := l.request(); err != nil {
+		t.Errorf("%q %v", body, err)
+	}
+}

@@ -48,19 +48,25 @@ func (s *Session) Login(ctx context.Context, pr Prompt) error {
 	if err != nil {
 		return err
 	}
+	kept := false
+	defer func() {
+		if !kept { // a login that came to nothing leaves no token behind at the issuer
+			_ = provider.revoke(context.WithoutCancel(ctx), s.loginConfig(p))
+			provider.close()
+		}
+	}()
 	pr.Progress("opening the session")
 	issued, err := s.open(ctx, check, provider, byCode)
 	if err != nil {
-		_ = provider.revoke(ctx, s.loginConfig(p))
-		provider.close()
 		return err
 	}
 	id, err := newIdentity(p, s.key, proof, issued)
 	if err != nil {
-		provider.close()
 		return err
 	}
-	return s.take(ctx, id, provider)
+	err = s.take(ctx, id, provider)
+	kept = err == nil
+	return err
 }
 
 // agreed asks the gateway who it is and holds the answer against the profile.
@@ -169,7 +175,6 @@ func (s *Session) open(ctx context.Context, check *wire.DeviceCheck, provider *i
 func (s *Session) take(ctx context.Context, id *identity, provider *idp) error {
 	l, err := s.begin(id, provider)
 	if err != nil {
-		provider.close()
 		return err
 	}
 	old, _ := s.current()
@@ -177,7 +182,6 @@ func (s *Session) take(ctx context.Context, id *identity, provider *idp) error {
 		s.dismiss(ctx, old)
 	}
 	if old, _ = s.current(); !s.replace(old, l, nil) {
-		provider.close()
 		return fault.New(fault.ExitFailed, "kubectl zt status", "another login was quicker")
 	}
 	s.deps.Log.Info("session opened", "session", string(id.who.Session), "until", id.issued.SessionEnd.UTC().Format(time.RFC3339))

@@ -19,6 +19,8 @@ import (
 const (
 	// renewLimit is for one renewal with everything that belongs to it.
 	renewLimit = 30 * time.Second
+	// prefaceLimit is for one target to take the renewed certificate.
+	prefaceLimit = 5 * time.Second
 	// look is how often the wall clock is consulted: timers stand still while the
 	// machine sleeps.
 	look = 5 * time.Second
@@ -179,7 +181,18 @@ func (s *Session) spread(ctx context.Context, l *live, id *identity) {
 	var all sync.WaitGroup
 	for authority, audience := range targets {
 		all.Go(func() {
-			if err := s.renewPreface(ctx, l, authority, audience); err != nil {
+			defer func() {
+				if v := recover(); v != nil {
+					s.deps.Log.Error("panic", "in", "renewal of "+authority, "value", fault.Panic(v))
+				}
+			}()
+			// Twice: the first may have met a connection that was dead, and a stream
+			// whose peer was not renewed ends with the old certificate.
+			err := s.renewPreface(ctx, l, authority, audience)
+			if err != nil && ctx.Err() == nil {
+				err = s.renewPreface(ctx, l, authority, audience)
+			}
+			if err != nil {
 				s.deps.Log.Info("renewal not taken", "target", authority, "error", fault.Escape(err.Error()))
 			}
 		})
@@ -188,6 +201,8 @@ func (s *Session) spread(ctx context.Context, l *live, id *identity) {
 }
 
 func (s *Session) renewPreface(ctx context.Context, l *live, authority, audience string) error {
+	ctx, cancel := context.WithTimeout(ctx, prefaceLimit)
+	defer cancel()
 	stream, err := l.outer.Connect(ctx, authority)
 	if err != nil {
 		return err

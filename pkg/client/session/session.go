@@ -41,6 +41,9 @@ type Session struct {
 	changed chan struct{} // closed and made anew whenever live changes
 }
 
+// notYet is what there is to say of control before its first word.
+const notYet = "the gateway has not answered yet"
+
 // live is the time between a login and its end.
 type live struct {
 	identity  atomic.Pointer[identity]
@@ -118,7 +121,7 @@ func (s *Session) keep(ctx context.Context, l *live, changed <-chan struct{}) {
 		func(ctx context.Context) { s.follow(ctx, l) },
 		func(ctx context.Context) { s.keepRenewed(ctx, l) },
 	} {
-		parts.Go(func() { part(ctx) })
+		parts.Go(func() { s.guarded(ctx, l, part) })
 	}
 	select {
 	case <-ctx.Done():
@@ -127,6 +130,18 @@ func (s *Session) keep(ctx context.Context, l *live, changed <-chan struct{}) {
 	cancel()
 	l.control.close()
 	parts.Wait()
+}
+
+// guarded runs one part of a session's life. A panic in it ends this session and
+// none of its neighbours.
+func (s *Session) guarded(ctx context.Context, l *live, part func(context.Context)) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.deps.Log.Error("panic", "in", "session", "value", fault.Panic(v))
+			s.end(l, fault.New(fault.ExitLogin, "kubectl zt login", "the session was given up after an internal error").Because(wire.ReasonSessionEnded))
+		}
+	}()
+	part(ctx)
 }
 
 func (s *Session) current() (*live, <-chan struct{}) {
@@ -159,6 +174,8 @@ func (s *Session) begin(id *identity, provider *idp) (*live, error) {
 	}
 	l := &live{catalogue: newCatalogue(), tokens: newTokens(), idp: provider, hurry: make(chan struct{}, 1)}
 	l.identity.Store(id)
+	silent := notYet
+	l.heard.Store(&silent)
 	l.outer = tunnel.NewOuter(tunnel.OuterConfig{
 		Address: p.Address(), ServerName: p.TunnelName(), Dial: s.deps.Dial,
 		TLS:       s.tunnelTLS(l, p, ca),

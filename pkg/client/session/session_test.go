@@ -179,6 +179,8 @@ func TestVersions(t *testing.T) {
 		{"v1.2.2", "v1.2.3", false},
 		{"v0.9.9", "1.0.0", false},
 		{"devel", "v9.9.9", true},
+		{"v0.0.0-dev", "v9.9.9", true},
+		{"v0.0.1", "v9.9.9", false},
 		{"v1.2", "v1.3.0", true},
 	} {
 		if err := oldEnough(tc.ours, tc.least); (err == nil) != tc.ok {

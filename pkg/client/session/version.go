@@ -7,7 +7,8 @@ import (
 )
 
 // numbers reads v1.2.3 with anything after a '-' or '+' left out. A pre-release
-// counts as its release: it was built to be tried against it.
+// counts as its release: it was built to be tried against it. v0.0.0 was never
+// released; it is what a build from the source calls itself, whatever its age.
 func numbers(v string) ([]int, bool) {
 	v, _, _ = strings.Cut(strings.TrimPrefix(v, "v"), "+")
 	v, _, _ = strings.Cut(v, "-")
@@ -23,7 +24,7 @@ func numbers(v string) ([]int, bool) {
 		}
 		out = append(out, n)
 	}
-	return out, true
+	return out, slices.Max(out) > 0
 }
 
 // Newer reports whether version a is a later one than b; versions without

@@ -2,9 +2,12 @@ package tunnel
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,5 +86,37 @@ func TestOwnPortIsNoWayOut(t *testing.T) {
 		if err != nil || (u == nil) != direct {
 			t.Errorf("%s: %v %v", proxy, u, err)
 		}
+	}
+}
+
+// A proxy is not ours to choose, and many an https one knows nothing newer than
+// TLS 1.2.
+func TestOldHTTPSProxy(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect && r.ProtoMajor == 1 {
+			asked.Add(1)
+		}
+		w.WriteHeader(http.StatusOK)
+	}))
+	s.TLS = &tls.Config{MaxVersion: tls.VersionTLS12, MinVersion: tls.VersionTLS12}
+	s.EnableHTTP2 = true // which has no CONNECT of this kind
+	s.StartTLS()
+	defer s.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	d := &Dialer{Env: Environment{HTTPSProxy: "https://" + s.Listener.Addr().String()}, roots: pool}
+	conn, err := d.DialContext(t.Context(), "tcp", "gw.zt.test:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if asked.Load() != 1 {
+		t.Error("the proxy was not asked")
+	}
+	d.roots = x509.NewCertPool()
+	if _, err := d.DialContext(t.Context(), "tcp", "gw.zt.test:443"); err == nil {
+		t.Error("a proxy that nobody vouches for")
 	}
 }

@@ -311,7 +311,13 @@ func (o *Outer) dial(ctx context.Context, done chan struct{}) {
 	}
 }
 
-func (o *Outer) attempt(ctx context.Context) (*link, error) {
+func (o *Outer) attempt(ctx context.Context) (l *link, err error) {
+	defer func() {
+		if v := recover(); v != nil { // the agent has other sessions, and those who wait must be told
+			o.cfg.Log.Error("panic", "in", "dial", "value", fault.Panic(v))
+			l, err = nil, fault.New(fault.ExitFailed, "try again", "internal error")
+		}
+	}()
 	ctx, cancel := o.limit(ctx, dialTimeout+handshakeLimit)
 	defer cancel()
 	raw, err := o.cfg.Dial(ctx, "tcp", o.cfg.Address)
@@ -327,7 +333,7 @@ func (o *Outer) attempt(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, fault.New(fault.ExitUnreachable, "check HTTPS_PROXY and NO_PROXY", "the edge at %s does not speak HTTP/2: %v", o.cfg.Address, err)
 	}
-	l := &link{Client: client, heard: time.Now()}
+	l = &link{Client: client, heard: time.Now()}
 	// In TLS 1.3 a refused client certificate shows only at the first read: a
 	// connection counts once it has answered.
 	if err := l.Ping(ctx); err != nil {

@@ -299,3 +299,45 @@ func TestUnknownAuthorityOfTheTunnel(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// A connection that is dead does not keep the others from being renewed.
+func TestRenewalReachesAllConnectionsAtOnce(t *testing.T) {
+	t.Parallel()
+	addr, pool, renewals := echoEdge(t)
+	r := newRelay(t, addr)
+	l := newLaptop(r.addr, pool, time.Hour)
+	for i := range 3 {
+		k, err := l.attempt(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.links = append(l.links, k)
+		if i < 2 {
+			r.freeze()
+		}
+	}
+	defer l.close()
+	began := time.Now()
+	l.Renew(t.Context(), "chain")
+	if took := time.Since(began); took >= 2*postLimit {
+		t.Errorf("took %s", took)
+	}
+	if n := renewals.Load(); n != 1 {
+		t.Errorf("%d renewals, want that of the live connection", n)
+	}
+}
+
+// A panic below the dial is told to who waits, and ends nothing else.
+func TestPanicInDial(t *testing.T) {
+	t.Parallel()
+	o := NewOuter(OuterConfig{
+		Address: "gw.zt.test:443", ServerName: "x", Log: slog.New(slog.DiscardHandler), TLS: func() *tls.Config { return nil },
+		Dial: func(context.Context, string, string) (net.Conn, error) { panic("boom") },
+	})
+	defer o.close()
+	for range 2 {
+		if _, err := o.Connect(t.Context(), "prod.zt.test:443"); fault.Of(err) == nil || fault.Of(err).What != "internal error" {
+			t.Errorf("%v", err)
+		}
+	}
+}

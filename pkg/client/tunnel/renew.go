@@ -9,13 +9,20 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-// Renew shows the edge a renewed certificate (PEM) on each connection. One on
-// which it is not taken gets no more streams: new ones go over a new handshake.
+// postLimit is for one connection to take the renewed certificate: the edge ends
+// streams of the old one, so a dead connection must not keep the others waiting.
+const postLimit = 5 * time.Second
+
+// Renew shows the edge a renewed certificate (PEM) on each connection, on all at
+// once. One on which it is not taken gets no more streams: new ones go over a new
+// handshake.
 func (o *Outer) Renew(ctx context.Context, chain string) {
 	o.mu.Lock()
 	links := slices.Clone(o.links)
@@ -25,13 +32,19 @@ func (o *Outer) Renew(ctx context.Context, chain string) {
 		return
 	}
 	u := (&url.URL{Scheme: "https", Host: o.cfg.ServerName, Path: wire.PathRenewPeer}).String()
+	var all sync.WaitGroup
 	for _, l := range links {
-		if err := post(ctx, l, u, string(body)); err != nil {
-			o.cfg.Log.Info("edge did not take the renewed certificate", "error", fault.Escape(err.Error()))
-			l.Retire()
-			o.nudge()
-		}
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, postLimit)
+			defer cancel()
+			if err := post(ctx, l, u, string(body)); err != nil {
+				o.cfg.Log.Info("edge did not take the renewed certificate", "error", fault.Escape(err.Error()))
+				l.Retire()
+				o.nudge()
+			}
+		})
 	}
+	all.Wait()
 }
 
 func post(ctx context.Context, l *link, u, body string) error {

@@ -77,6 +77,8 @@ type State struct {
 	// Slow is how many of the next certificates are made by a clock that is ten
 	// minutes slow.
 	Slow int
+	// WrongProof issues certificates for another proof key than the one shown.
+	WrongProof bool
 	// RejectCertificates fails the tunnel's handshakes.
 	RejectCertificates bool
 	// PanicOnToken panics in the handler.

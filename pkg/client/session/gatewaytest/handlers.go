@@ -158,6 +158,9 @@ func (g *Gateway) issue(w http.ResponseWriter, s *Session, csr string) {
 		}
 	})
 	id := trust.Identity{TrustDomain: TrustDomain, Session: s.ID, Proof: s.Proof, User: s.User}
+	if Read(g, func(s *State) bool { return s.WrongProof }) {
+		id.Proof = s.Key
+	}
 	template, err := trust.TrustTemplate(id, now.Add(-5*time.Minute), now.Add(life), serial())
 	if err != nil {
 		g.t.Error(err)
