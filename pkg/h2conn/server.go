@@ -20,7 +20,7 @@ const (
 	MaxStreams = 100
 	// serverFrame is the longest frame that a server reads, in bytes. A client of
 	// net/http2 keeps a buffer of that size for each stream.
-	serverFrame = 32 << 10
+	serverFrame = 64 << 10
 	// serverStreamWindow and serverWindow are how many bytes a client may send
 	// that nobody has read yet, on a stream and on all of them together.
 	serverStreamWindow = 1 << 20
