@@ -10,7 +10,7 @@ func (s *Session) Freeze() (thaw func(), ok bool) {
 		return nil, false
 	}
 	frozen := make(chan struct{})
-	_ = frozen
+	s.frozen = frozen
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
