@@ -508,3 +508,22 @@ func TestPanicEndsOneSession(t *testing.T) {
 		t.Errorf("%q %v", body, err)
 	}
 }
+
+// A target that missed the renewed certificate is shown it again: its streams would
+// end with the old one.
+func TestRenewalIsShownAgain(t *testing.T) {
+	t.Parallel()
+	const host = "prod." + gatewaytest.Domain
+	l := loggedIn(t, idp.Options{}, func(l *laptop) {
+		l.gw.With(func(s *gatewaytest.State) { s.CertLife = time.Minute })
+		l.deps.InUse = func(profile.Name) map[string]int { return map[string]int{host: 1} }
+	})
+	l.gw.With(func(s *gatewaytest.State) { s.BreakConnects = 1 })
+	l.pass(40 * time.Second)
+	eventually(t, "the renewal arrives", func() bool {
+		return l.count(func(s *gatewaytest.State) int { return s.Prefaces[host+":443"] }) == 1
+	})
+	if n := l.count(func(s *gatewaytest.State) int { return s.Renewed }); n != 1 {
+		t.Errorf("%d renewals, want 1", n)
+	}
+}

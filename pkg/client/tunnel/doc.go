@@ -13,6 +13,7 @@
 //
 // A CONNECT is answered at once where the answer is all but certain, so that
 // kubectl's handshake travels along with the request; what turns out to be
-// refused then is remembered for ten seconds and told to the next attempt in the
-// reason phrase, the one text of a proxy that stock clients print.
+// refused then is remembered, for ten seconds or until the session or the clusters
+// change, and told to the next attempt in the reason phrase, the one text of a proxy
+// that stock clients print.
 package tunnel

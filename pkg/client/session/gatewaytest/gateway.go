@@ -77,6 +77,9 @@ type State struct {
 	// Slow is how many of the next certificates are made by a clock that is ten
 	// minutes slow.
 	Slow int
+	// BreakConnects is how many of the next CONNECTs of clusters break before they
+	// are answered.
+	BreakConnects int
 	// WrongProof issues certificates for another proof key than the one shown.
 	WrongProof bool
 	// RejectCertificates fails the tunnel's handshakes.

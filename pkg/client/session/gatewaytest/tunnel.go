@@ -106,6 +106,15 @@ func (g *Gateway) tunnel(w http.ResponseWriter, r *http.Request) {
 		g.stream(w, r, TrustDomain, "control", g.leaf, g.control())
 		return
 	}
+	broken := false
+	g.With(func(s *State) {
+		if broken = s.BreakConnects > 0; broken {
+			s.BreakConnects--
+		}
+	})
+	if broken {
+		panic(http.ErrAbortHandler)
+	}
 	no, hold := Read(g, func(s *State) *wire.Refusal { return s.RefuseConnect }), Read(g, func(s *State) time.Duration { return s.HoldConnect })
 	select {
 	case <-time.After(hold):
