@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/client/fault"
@@ -31,9 +33,15 @@ type Client struct {
 	// Clean takes a profile's contexts out of files, at logout, and returns those
 	// that are done.
 	Clean func(context.Context, Cleaning) []string
+	// Patience is how long the agent may be silent; 0 means 20 s. A stopped one must
+	// not hold kubectl for ever.
+	Patience time.Duration
 	// NoSpawn fails when no agent runs: to ask after one is no reason to start it.
 	NoSpawn bool
 }
+
+// patience is four breaths of the agent.
+const patience = 4 * breath
 
 // ErrNoAgent is returned with NoSpawn.
 var ErrNoAgent = errors.New("no agent is running")
@@ -109,7 +117,7 @@ func (c *Client) dial() (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	if c.Hurried {
-		return dialBlocking(c.Home.Socket())
+		return dialBlocking(c.Home.Socket(), cmp.Or(c.Patience, patience))
 	}
 	return net.DialTimeout("unix", c.Home.Socket(), 2*time.Second)
 }
@@ -122,8 +130,16 @@ func (c *Client) converse(ctx context.Context, conn io.ReadWriteCloser, req Requ
 		return nil, errHungUp
 	}
 	for {
+		if conn, ok := conn.(net.Conn); ok {
+			if err := conn.SetReadDeadline(time.Now().Add(cmp.Or(c.Patience, patience))); err != nil {
+				return nil, errHungUp
+			}
+		}
 		kind, payload, err := readFrame(conn)
 		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil, fault.New(fault.ExitUnreachable, "kubectl zt agent --stop", "the agent does not answer")
+			}
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err) {
 				return nil, errHungUp
 			}

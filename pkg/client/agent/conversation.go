@@ -17,6 +17,8 @@ const (
 	// one frame: a stopped one must not hold the agent.
 	helloLimit = 5 * time.Second
 	writeLimit = 5 * time.Second
+	// breath is how often a client that waits hears of us.
+	breath = 5 * time.Second
 	// openLimit is for the person's machine to show a browser.
 	openLimit = 20 * time.Second
 	// cleanLimit is for kubeconfig files, which somebody else may have locked.
@@ -31,7 +33,8 @@ type conversation struct {
 
 	cleaned chan []string // answer to frameClean
 
-	mu sync.Mutex // writes
+	mu   sync.Mutex // writes
+	gone bool       // a write has failed; guarded by mu
 }
 
 // hear reads what the client sends after its request; it ends ctx by cancel when
@@ -62,13 +65,41 @@ func (c *conversation) hear(cancel context.CancelCauseFunc) {
 	}
 }
 
-// send drops what a client does not take; its reads tell when it has gone.
+// send writes one frame. A client that does not take it in time is gone for us:
+// the connection is closed, which ends its request, and nothing waits for it again.
 func (c *conversation) send(kind byte, payload []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn.SetWriteDeadline(time.Now().Add(writeLimit)) == nil {
-		_ = writeFrame(c.conn, kind, payload)
+	if c.gone {
+		return
 	}
+	err := c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+	if err == nil {
+		err = writeFrame(c.conn, kind, payload)
+	}
+	if err != nil {
+		c.gone = true
+		c.conn.Close()
+	}
+}
+
+// breathe tells the client now and then that the agent is alive, until stop: what
+// it waits for, a person at a page, may take minutes.
+func (c *conversation) breathe() (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(breath)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				c.send(frameAlive, nil)
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
 }
 
 func (c *conversation) progress(text string) { c.send(frameProgress, []byte(fault.Escape(text))) }

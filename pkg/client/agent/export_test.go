@@ -1,5 +1,8 @@
 package agent
 
+// WriteLimit is for a client to take one frame.
+const WriteLimit = writeLimit
+
 // Secrets returns every secret that the agent holds, for the tests that look for
 // them where they must not be.
 func (a *Agent) Secrets() []string {
@@ -15,3 +18,7 @@ func (a *Agent) Secrets() []string {
 	}
 	return out
 }
+
+// ForgetOwners makes the agent believe that its system does not tell whose a
+// connection is.
+func (a *Agent) ForgetOwners() { a.ownersKnown = false }

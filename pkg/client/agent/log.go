@@ -14,7 +14,7 @@ import (
 type fanout struct {
 	file slog.Handler
 	mu   *sync.Mutex
-	subs map[*conversation]bool // guarded by mu
+	subs map[chan []byte]bool // guarded by mu
 	wrap func(slog.Handler) slog.Handler
 }
 
@@ -25,7 +25,7 @@ func newLog(w io.Writer, debug bool) (*slog.Logger, *fanout) {
 	}
 	f := &fanout{
 		file: slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}),
-		mu:   new(sync.Mutex), subs: map[*conversation]bool{},
+		mu:   new(sync.Mutex), subs: map[chan []byte]bool{},
 		wrap: func(h slog.Handler) slog.Handler { return h },
 	}
 	return slog.New(f), f
@@ -41,18 +41,13 @@ func (f *fanout) Enabled(ctx context.Context, l slog.Level) bool {
 // Handle implements slog.Handler.
 func (f *fanout) Handle(ctx context.Context, r slog.Record) error {
 	f.mu.Lock()
-	subs := make([]*conversation, 0, len(f.subs))
-	for c := range f.subs {
-		subs = append(subs, c)
-	}
+	listened := len(f.subs) > 0
 	f.mu.Unlock()
-	if len(subs) > 0 {
+	if listened {
 		var line bytes.Buffer
 		h := f.wrap(slog.NewTextHandler(&line, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		if h.Handle(ctx, r) == nil {
-			for _, c := range subs {
-				c.send(frameDebug, line.Bytes())
-			}
+			f.tell(line.Bytes())
 		}
 	}
 	if f.file.Enabled(ctx, r.Level) {
@@ -77,13 +72,39 @@ func (f *fanout) WithGroup(name string) slog.Handler {
 	return &g
 }
 
-func (f *fanout) subscribe(c *conversation) (cancel func()) {
+// backlog is how many lines may wait for one terminal. What is more is dropped:
+// the agent waits for nobody who only watches.
+const backlog = 256
+
+func (f *fanout) tell(line []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.subs[c] = true
+	for lines := range f.subs {
+		select {
+		case lines <- line:
+		default:
+		}
+	}
+}
+
+// subscribe sends the log to c until cancel, which returns when the last line has
+// been sent or c has turned out to take none.
+func (f *fanout) subscribe(c *conversation) (cancel func()) {
+	lines, sent := make(chan []byte, backlog), make(chan struct{})
+	go func() {
+		defer close(sent)
+		for line := range lines {
+			c.send(frameDebug, line)
+		}
+	}()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.subs[lines] = true
 	return func() {
 		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.subs, c)
+		delete(f.subs, lines)
+		f.mu.Unlock()
+		close(lines)
+		<-sent
 	}
 }

@@ -22,6 +22,7 @@ const (
 	frameRequest  = 'q' // client: Request
 	frameOpened   = 'o' // client: answer to frameOpen, empty or why it failed
 	frameCleaned  = 'c' // client: answer to frameClean, JSON list of files
+	frameAlive    = 'a' // agent: nothing but that it is there
 	frameProgress = 'p' // agent: what is going on, for a terminal
 	frameNotice   = 'n' // agent: what the person must read, as it is
 	frameDebug    = 'd' // agent: a line of the log, for --verbose

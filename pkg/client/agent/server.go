@@ -78,6 +78,9 @@ type Agent struct {
 	// left says that one has, and that the socket is no longer ours to remove.
 	leaving chan struct{}
 	left    bool
+
+	// ownersKnown is tunnel.OwnersKnown, but in tests.
+	ownersKnown bool
 }
 
 // ErrRunning says that another agent has the lock.
@@ -96,7 +99,7 @@ func New(cfg Config) *Agent {
 	}
 	a := &Agent{
 		cfg: cfg, started: cfg.Now(), used: cfg.Now(), sessions: map[profile.Name]*resident{},
-		starts: make(chan func(context.Context)), finished: make(chan struct{}), quit: make(chan struct{}),
+		ownersKnown: tunnel.OwnersKnown, starts: make(chan func(context.Context)), finished: make(chan struct{}), quit: make(chan struct{}),
 	}
 	a.log, a.fan = newLog(cfg.Log, cfg.Debug)
 	a.env.Store(&tunnel.Environment{})
@@ -333,8 +336,10 @@ func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 	if c.req.Environment != nil {
 		a.heed(*c.req.Environment)
 	}
+	heardAll := func() {}
 	if c.req.Verbose {
-		defer a.fan.subscribe(c)()
+		heardAll = sync.OnceFunc(a.fan.subscribe(c))
+		defer heardAll() // also after a panic
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -343,7 +348,11 @@ func (a *Agent) talk(ctx context.Context, conn *net.UnixConn) (newer string) {
 		defer close(heard)
 		c.hear(cancel)
 	}()
+	stop := c.breathe()
+	defer stop()
 	v, err := a.perform(ctx, c)
+	stop()
+	heardAll() // the result is the last that the client reads
 	if err != nil {
 		c.fail(a.addressed(c.req.Profile, fault.Of(err)))
 	} else {

@@ -139,13 +139,21 @@ func openLog(path string) (*os.File, error) {
 // rawConn is a connected socket without a poller.
 type rawConn int
 
-// dialBlocking is net.Dial for a process that has nothing else to do.
-func dialBlocking(path string) (io.ReadWriteCloser, error) {
+// dialBlocking is net.Dial for a process that has nothing else to do. The kernel
+// ends a call that takes longer than limit (socket(7), SO_RCVTIMEO; it holds for
+// connect, too, whose queue a stopped agent lets fill).
+func dialBlocking(path string, limit time.Duration) (io.ReadWriteCloser, error) {
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	syscall.CloseOnExec(fd)
+	tv := syscall.NsecToTimeval(int64(limit))
+	for _, opt := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
+		if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, opt, &tv); err != nil {
+			return nil, errors.Join(os.NewSyscallError("setsockopt", err), syscall.Close(fd))
+		}
+	}
 	for {
 		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: path})
 		if !errors.Is(err, syscall.EINTR) {
@@ -163,6 +171,8 @@ func (c rawConn) Read(b []byte) (int, error) {
 		n, err := syscall.Read(int(c), b)
 		switch {
 		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, os.ErrDeadlineExceeded
 		case err != nil:
 			return 0, err
 		case n == 0 && len(b) > 0:
