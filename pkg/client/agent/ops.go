@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -305,7 +306,17 @@ func (a *Agent) tunnel(ctx context.Context, c *conversation) (any, error) {
 
 // openPort opens the port that the person wants and the cluster allows.
 func (a *Agent) openPort(ctx context.Context, r *resident, in TunnelArgs) (int, error) {
-	number := in.Port
+	if in.Open && !a.ownersKnown {
+		return 0, fault.New(fault.ExitFailed, "kubectl zt tunnel --env", "this system does not tell whose a connection is, so a port without a secret would be open to all its users")
+	}
+	number, ip := in.Port, netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if in.Listen != "" {
+		at, err := netip.ParseAddrPort(in.Listen)
+		if err != nil {
+			return 0, fault.New(fault.ExitUsage, "--listen 127.0.0.1:PORT", "%q is not IP:PORT", in.Listen)
+		}
+		number, ip = int(at.Port()), at.Addr()
+	}
 	if in.Cluster != "" {
 		cluster, err := r.Cluster(ctx, in.Cluster)
 		if err != nil {
@@ -315,16 +326,13 @@ func (a *Agent) openPort(ctx context.Context, r *resident, in TunnelArgs) (int, 
 		case cluster.ListenPort != 0 && number == 0:
 			number = cluster.ListenPort
 		case cluster.ListenPort != 0 && cluster.ListenPortFixed && number != cluster.ListenPort:
-			return 0, fault.New(fault.ExitRefused, "leave --port out", "cluster %s fixes its port: %d", string(in.Cluster), cluster.ListenPort)
+			return 0, fault.New(fault.ExitRefused, fmt.Sprintf("use port %d", cluster.ListenPort), "cluster %s fixes its port: %d", string(in.Cluster), cluster.ListenPort)
 		}
 	}
-	if number == 0 {
+	if number == 0 && in.Listen == "" {
 		number = seedPort
 	}
-	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(number)).String()
-	if in.Listen != "" {
-		addr = in.Listen
-	}
+	addr := netip.AddrPortFrom(ip, uint16(number)).String()
 	n := r.Profile().Name
 	open := profile.Name("")
 	if in.Open {

@@ -8,8 +8,11 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/kube-zt/zt/pkg/client/agent"
 	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/session/gatewaytest"
 	"github.com/kube-zt/zt/test/idp"
 )
 
@@ -65,6 +68,35 @@ func TestLockIsReleasedAfterThePorts(t *testing.T) {
 	}()
 	r.kill()
 	if err := <-taken; err != nil {
+		t.Error(err)
+	}
+}
+
+// A port that could serve nobody is not opened in the first place.
+func TestSecretlessPortNeedsASystemThatKnowsOwners(t *testing.T) {
+	t.Parallel()
+	r, _, _ := ready(t, idp.Options{}, nil)
+	r.agent.ForgetOwners()
+	port := freePort(t)
+	err := r.get(attended(agent.OpTunnel), agent.TunnelArgs{Open: true, Port: port}, nil)
+	f := wantFault(t, err, fault.ExitFailed, "does not tell whose a connection is")
+	if diff := cmp.Diff([]string{"kubectl zt tunnel --env"}, f.Hints); diff != "" {
+		t.Error(diff)
+	}
+	assertClosed(t, port)
+}
+
+// What an administrator has fixed holds by whatever flag the port is named.
+func TestFixedPortHoldsForListenToo(t *testing.T) {
+	t.Parallel()
+	fixed := freePort(t)
+	r, _, _ := ready(t, idp.Options{}, func(s *gatewaytest.State) {
+		s.Clusters["prod"].ListenPort, s.Clusters["prod"].ListenPortFixed = fixed, true
+	})
+	other := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	err := r.get(attended(agent.OpTunnel), agent.TunnelArgs{Cluster: "prod", Listen: other}, nil)
+	wantFault(t, err, fault.ExitRefused, "fixes its port")
+	if err := r.get(attended(agent.OpTunnel), agent.TunnelArgs{Cluster: "prod", Listen: fmt.Sprintf("127.0.0.1:%d", fixed)}, nil); err != nil {
 		t.Error(err)
 	}
 }

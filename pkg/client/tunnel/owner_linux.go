@@ -13,6 +13,10 @@ import (
 	"strings"
 )
 
+// OwnersKnown says that this system tells whose a connection is: without that a
+// secretless port could serve nobody.
+const OwnersKnown = true
+
 // errNoOwner means that the kernel does not list the connection any more.
 var errNoOwner = errors.New("the connection is not listed")
 

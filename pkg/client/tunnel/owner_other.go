@@ -7,6 +7,10 @@ import (
 	"net/netip"
 )
 
+// OwnersKnown says that this system tells whose a connection is: without that a
+// secretless port could serve nobody.
+const OwnersKnown = false
+
 // ownerOf fails where the system does not say whose connection it is: the
 // secretless port then serves nobody.
 func ownerOf(_, _ netip.AddrPort) (int, error) {
