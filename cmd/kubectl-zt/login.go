@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -48,12 +49,13 @@ where the gateway allows that.`,
 }
 
 func runLogin(ctx context.Context, p *process, o *rootOptions, f *loginFlags, url string) error {
+	var was profile.Name
 	if url != "" {
 		met, err := meet(ctx, p, o, url, false)
 		if err != nil {
 			return err
 		}
-		o.profile = string(met.Profile)
+		o.profile, was = string(met.Profile), met.Was
 	}
 	res, err := login(ctx, p, o, f)
 	if err != nil {
@@ -70,12 +72,20 @@ func runLogin(ctx context.Context, p *process, o *rootOptions, f *loginFlags, ur
 		"device", string(st.Device)+" ("+st.DeviceTier+")",
 		"clusters", strconv.Itoa(st.Clusters),
 	)
+	sayCurrent(p, profile.Name(st.Profile), cmp.Or(was, res.Was))
 	if res.Already {
 		fmt.Fprintln(p.out, "To sign in again: kubectl zt login --force")
 	} else {
 		fmt.Fprintln(p.out, "Next: kubectl zt clusters, kubectl zt connect CLUSTER")
 	}
 	return nil
+}
+
+// sayCurrent tells a person that commands mean another profile from now on.
+func sayCurrent(p *process, now, was profile.Name) {
+	if was != "" && was != now {
+		fmt.Fprintf(p.out, "Commands without --profile now mean %s; it was %s.\n", now, was)
+	}
 }
 
 // login asks the agent for a session, by the means that this terminal has.

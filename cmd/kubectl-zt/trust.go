@@ -83,6 +83,7 @@ func runTrust(ctx context.Context, p *process, o *rootOptions, f *trustFlags, ur
 	}
 	fmt.Fprintf(p.out, "%s: %s\n", verb, res.Profile)
 	facts(p.out, "gateway", res.Gateway, "authority", res.Fingerprint, "known by", knownBy(res.Pinned), "issuer", string(res.Issuer), "domain", res.TrustDomain)
+	sayCurrent(p, res.Profile, res.Was)
 	if res.New {
 		fmt.Fprintln(p.out, "Next: kubectl zt login")
 	}

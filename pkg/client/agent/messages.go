@@ -40,6 +40,9 @@ type TrustResult struct {
 	New         bool         `json:"new"`
 	Saved       bool         `json:"saved"`
 	Changes     []string     `json:"changes,omitempty"`
+	// Was is the profile that commands without --profile meant until now, where
+	// that was another one.
+	Was profile.Name `json:"was,omitempty"`
 }
 
 // LoginArgs asks for a login now, whatever there is.
@@ -65,6 +68,7 @@ func (a LoginArgs) deviceCode() session.DeviceCode {
 type LoginResult struct {
 	Already bool           `json:"already"`
 	Status  session.Status `json:"status"`
+	Was     profile.Name   `json:"was,omitempty"` // as in TrustResult
 }
 
 // LogoutArgs asks for the end.

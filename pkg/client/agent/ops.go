@@ -92,7 +92,17 @@ func (a *Agent) trust(ctx context.Context, c *conversation) (any, error) {
 		a.evict(p.Name) // a session with what the gateway was is none with what it is
 	}
 	res.Saved = true
-	return res, a.cfg.Home.SetCurrent(p.Name)
+	res.Was, err = a.makeCurrent(p.Name)
+	return res, err
+}
+
+// makeCurrent lets commands without --profile mean n, and returns what they meant
+// before where the person should hear of the change.
+func (a *Agent) makeCurrent(n profile.Name) (was profile.Name, err error) {
+	if p, err := a.cfg.Home.Choose(""); err == nil && p.Name != n {
+		was = p.Name
+	}
+	return was, a.cfg.Home.SetCurrent(n)
 }
 
 // login is asked for by name: no budget, and it may be had again.
@@ -107,13 +117,15 @@ func (a *Agent) login(ctx context.Context, c *conversation) (any, error) {
 	}
 	n := r.Profile().Name
 	if !in.Force && r.LoggedIn() && r.Ready(ctx) == nil {
-		return LoginResult{Already: true, Status: r.Status()}, a.cfg.Home.SetCurrent(n)
+		was, err := a.makeCurrent(n)
+		return LoginResult{Already: true, Status: r.Status(), Was: was}, err
 	}
 	a.budget.restore(string(r.Profile().OIDC.Issuer))
 	if err := a.logins.join(ctx, r.Session, c, in.deviceCode(), nil); err != nil {
 		return nil, err
 	}
-	return LoginResult{Status: r.Status()}, a.cfg.Home.SetCurrent(n)
+	was, err := a.makeCurrent(n)
+	return LoginResult{Status: r.Status(), Was: was}, err
 }
 
 func (a *Agent) logout(ctx context.Context, c *conversation) (any, error) {
