@@ -527,3 +527,21 @@ func TestRenewalIsShownAgain(t *testing.T) {
 		t.Errorf("%d renewals, want 1", n)
 	}
 }
+
+// A token that was lost on the way is asked for once more, and once only.
+func TestTokenIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, nil)
+	l.gw.With(func(s *gatewaytest.State) { s.BreakTokens = 1 })
+	if _, _, err := l.Token(t.Context(), "prod"); err != nil {
+		t.Errorf("broken once: %v", err)
+	}
+	l.gw.With(func(s *gatewaytest.State) { s.BreakTokens = 3 })
+	_, _, err := l.Token(t.Context(), "dev")
+	if f := fault.Of(err); f == nil || f.Exit != fault.ExitUnreachable || len(f.Hints) == 0 {
+		t.Errorf("broken for good: %+v", f)
+	}
+	if n := l.count(func(s *gatewaytest.State) int { return s.BreakTokens }); n != 1 {
+		t.Errorf("%d attempts left of 3, want 1", n)
+	}
+}

@@ -80,6 +80,8 @@ type State struct {
 	// BreakConnects is how many of the next CONNECTs of clusters break before they
 	// are answered.
 	BreakConnects int
+	// BreakTokens is how many of the next requests for a token break.
+	BreakTokens int
 	// WrongProof issues certificates for another proof key than the one shown.
 	WrongProof bool
 	// RejectCertificates fails the tunnel's handshakes.

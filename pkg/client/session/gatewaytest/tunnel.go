@@ -276,7 +276,13 @@ func (g *Gateway) token(w http.ResponseWriter, r *http.Request, s *Session) {
 	if !ok {
 		return
 	}
-	if Read(g, func(s *State) bool { return s.PanicOnToken }) {
+	broken := false
+	g.With(func(s *State) {
+		if broken = s.PanicOnToken || s.BreakTokens > 0; s.BreakTokens > 0 {
+			s.BreakTokens--
+		}
+	})
+	if broken {
 		panic(http.ErrAbortHandler)
 	}
 	if no := Read(g, func(s *State) *wire.Refusal { return s.RefuseToken }); no != nil {
