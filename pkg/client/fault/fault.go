@@ -11,8 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -185,6 +188,31 @@ func exitOf(r wire.Reason) Exit {
 	default:
 		return ExitRefused
 	}
+}
+
+// File makes a Fault of a file that could not be read or written. A full disk and a
+// read-only one are cured otherwise than by elsewhere, which names another place.
+func File(err error, elsewhere, format string, args ...any) *Fault {
+	f := New(ExitFailed, "", "%s: %v", fmt.Sprintf(format, args...), cause(err))
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		f = f.Hint("make room on that disk, then do it again: df -h")
+	}
+	return f.Hint(elsewhere)
+}
+
+// cause is what the system said, without the path that the sentence names already.
+func cause(err error) error {
+	var (
+		path *fs.PathError
+		link *os.LinkError
+	)
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
 }
 
 // Panic describes a recovered value for a log. Only run-time errors, whose text

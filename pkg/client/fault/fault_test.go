@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -143,5 +146,26 @@ func TestHintsAreAtMostTwo(t *testing.T) {
 	f := New(ExitFailed, "one", "what").Hint("two").Hint("three").Hint("one")
 	if diff := cmp.Diff([]string{"one", "two"}, f.Hints); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestFile(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		err   error
+		first string
+	}{
+		{"disk full", &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}, "make room on that disk, then do it again: df -h"},
+		{"read-only", &os.LinkError{Op: "rename", Old: "/x", New: "/y", Err: syscall.EROFS}, "go elsewhere"},
+		{"not allowed", &fs.PathError{Op: "open", Path: "/x", Err: syscall.EACCES}, "go elsewhere"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			f := File(tc.err, "go elsewhere", "%s cannot be written", "/home/file")
+			if f.Hints[0] != tc.first || !strings.HasPrefix(f.What, "/home/file cannot be written: ") || strings.Contains(f.What, "/x") {
+				t.Errorf("%q %q", f.What, f.Hints)
+			}
+		})
 	}
 }

@@ -17,6 +17,9 @@ import (
 // maxFile bounds what is read back: a profile with thousands of cluster CAs fits.
 const maxFile = 16 << 20
 
+// elsewhere is the way out where zt's own place cannot be had.
+const elsewhere = "set ZT_HOME to a directory of yours"
+
 // unsafe is the one shape of these refusals.
 func unsafe(fix, format string, args ...any) error {
 	return fault.New(fault.ExitUntrusted, fix, format, args...)
@@ -52,12 +55,27 @@ func mkdirs(path string) error {
 	if errors.As(err, &f) {
 		return f // of a directory above
 	}
-	return fault.New(fault.ExitFailed, "set ZT_HOME to a directory of yours", "%s cannot be created: %v", path, errors.Unwrap(err))
+	return fault.New(fault.ExitFailed, elsewhere, "%s cannot be created: %v", path, errors.Unwrap(err))
 }
 
-// checkOwn demands a real directory of this user that nobody else can write. A
-// directory of his own that others may merely read is closed to them.
+// checkOwn is lookOwn for a directory of zt's, which it closes to others.
 func checkOwn(path string) error {
+	if err := lookOwn(path); err != nil {
+		return err
+	}
+	fi, err := os.Lstat(path)
+	if err == nil && fi.Mode().Perm()&0o077 != 0 {
+		err = os.Chmod(path, 0o700)
+	}
+	if err != nil {
+		return fault.File(err, elsewhere, "%s cannot be closed to others", path)
+	}
+	return nil
+}
+
+// lookOwn demands a real directory of this user that nobody else can write, and
+// changes nothing: the runtime directory is not zt's.
+func lookOwn(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil {
 		return fmt.Errorf("look at directory: %w", err)
@@ -68,13 +86,9 @@ func checkOwn(path string) error {
 	case !fi.IsDir():
 		return unsafe("remove it", "%s is not a directory", path)
 	case owner(fi) != os.Geteuid():
-		return unsafe("set ZT_HOME to a directory of yours", "%s belongs to another user (uid %d)", path, owner(fi))
+		return unsafe(elsewhere, "%s belongs to another user (uid %d)", path, owner(fi))
 	case fi.Mode().Perm()&0o022 != 0:
 		return unsafe("chmod 700 "+path, "%s can be written by others", path)
-	case fi.Mode().Perm()&0o077 != 0:
-		if err := os.Chmod(path, 0o700); err != nil {
-			return fmt.Errorf("close directory to others: %w", err)
-		}
 	}
 	return nil
 }
@@ -92,7 +106,7 @@ func checkAbove(path string) error {
 			return fmt.Errorf("look at parent directory: %w", err)
 		}
 		if uid := owner(fi); uid != 0 && uid != os.Geteuid() {
-			return unsafe("set ZT_HOME to a directory of yours", "%s, above %s, belongs to another user (uid %d)", dir, path, uid)
+			return unsafe(elsewhere, "%s, above %s, belongs to another user (uid %d)", dir, path, uid)
 		}
 		if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
 			return unsafe("chmod go-w "+dir, "%s, above %s, can be written by others", dir, path)
@@ -111,7 +125,7 @@ func ReadFile(path string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
+		return nil, fault.File(err, elsewhere, "%s cannot be read", path)
 	}
 	if len(data) > maxFile {
 		return nil, unsafe("", "%s is larger than %d bytes", path, maxFile)
@@ -127,8 +141,11 @@ func OpenOwn(path string) (*os.File, error) {
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, unsafe("remove it", "%s is a symlink where zt's own file should be", path)
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open file: %w", err)
+	}
+	if err != nil {
+		return nil, fault.File(err, elsewhere, "%s cannot be read", path)
 	}
 	if err := checkFile(f, path); err != nil {
 		f.Close()
@@ -168,7 +185,7 @@ func WriteFile(path string, data []byte) error {
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		os.Remove(tmp)
-		return fmt.Errorf("replace file: %w", err)
+		return fault.File(err, elsewhere, "%s cannot be written", path)
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -181,8 +198,10 @@ func CreateFile(path string, data []byte) error {
 		return err
 	}
 	defer os.Remove(tmp)
-	if err := os.Link(tmp, path); err != nil {
+	if err := os.Link(tmp, path); errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create file: %w", err)
+	} else if err != nil {
+		return fault.File(err, elsewhere, "%s cannot be written", path)
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -192,7 +211,7 @@ func CreateFile(path string, data []byte) error {
 func writeTemp(path string, data []byte) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return "", fmt.Errorf("write file: %w", err)
+		return "", fault.File(err, elsewhere, "%s cannot be written", path)
 	}
 	_, err = f.Write(data)
 	if err == nil {
@@ -203,7 +222,7 @@ func writeTemp(path string, data []byte) (string, error) {
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return "", fmt.Errorf("write file: %w", err)
+		return "", fault.File(err, elsewhere, "%s cannot be written", path)
 	}
 	return f.Name(), nil
 }
@@ -212,11 +231,11 @@ func writeTemp(path string, data []byte) (string, error) {
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
+		return fault.File(err, elsewhere, "%s cannot be written", dir)
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return fmt.Errorf("sync directory: %w", err)
+		return fault.File(err, elsewhere, "%s cannot be written", dir)
 	}
 	return nil
 }

@@ -193,3 +193,35 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Looking for zt's place leaves a directory that is not zt's as it is.
+func TestFindChangesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	home, err := Find(func(name string) string {
+		return map[string]string{"HOME": "/h", "XDG_RUNTIME_DIR": dir}[name]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("%s became %v (%v)", dir, fi.Mode(), err)
+	}
+	if !strings.HasPrefix(home.Run, dir) && len(dir) < maxSocketPath-len("/zt/"+socketName) {
+		t.Errorf("the runtime directory was not used: %s", home.Run)
+	}
+}
+
+// What cannot be written tells the person what to do.
+func TestWriteErrorsHaveAHint(t *testing.T) {
+	t.Parallel()
+	gone := filepath.Join(t.TempDir(), "gone", "file")
+	for name, err := range map[string]error{"WriteFile": WriteFile(gone, nil), "CreateFile": CreateFile(gone, nil)} {
+		if f := fault.Of(err); f == nil || len(f.Hints) == 0 || !strings.Contains(f.What, gone) {
+			t.Errorf("%s: %v, want the path and a hint", name, err)
+		}
+	}
+}

@@ -49,7 +49,7 @@ func Find(env func(string) string) (Home, error) {
 	run := filepath.Join(dir, "run")
 	if own == "" {
 		for _, d := range []string{env("XDG_RUNTIME_DIR"), "/run/user/" + strconv.Itoa(os.Geteuid())} {
-			if filepath.IsAbs(d) && checkOwn(d) == nil {
+			if filepath.IsAbs(d) && lookOwn(d) == nil {
 				run = filepath.Join(d, "zt")
 				break
 			}
