@@ -11,5 +11,7 @@
 // Writers take turns by client-go's own FILE.lock, and a file that has changed
 // since it was read is read again, so nothing of a concurrent writer is lost.
 // Entries of zt are recognised by what their user runs, never by their name
-// alone: a context "prod" that belongs to the person is not touched.
+// alone: a context "prod" that belongs to the person is not touched, and where a
+// user or cluster entry of the person's, or of another profile's, has the name that
+// zt needs, nothing is written.
 package kubeconfig

@@ -2,6 +2,7 @@ package kubeconfig
 
 import (
 	"encoding/base64"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,4 +111,18 @@ func ownedBy(item node) string {
 		return stanza.Args[i+1]
 	}
 	return ""
+}
+
+// proxiedFor is the profile whose tunnel a cluster entry goes through. It tells a
+// cluster of ours whose user the person has deleted.
+func proxiedFor(item node) string {
+	proxy := lookup(lookup(item, "cluster"), "proxy-url")
+	if proxy == nil {
+		return ""
+	}
+	u, err := url.Parse(proxy.Value)
+	if err != nil || u.Hostname() != "127.0.0.1" {
+		return ""
+	}
+	return u.User.Username()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -23,6 +22,8 @@ const (
 	maxFile = 32 << 20
 	// lockLimit is how long another writer is waited for; one takes milliseconds.
 	lockLimit = 10 * time.Second
+	// elsewhere is the way out where a file cannot be had.
+	elsewhere = "use --file to write elsewhere"
 )
 
 // Options of an Update.
@@ -68,6 +69,9 @@ func update(d *document, before []byte, entries []Entry, o Options, res *Result)
 	}
 	for _, e := range entries {
 		name := d.contextName(e)
+		if err := d.foreign(e, name); err != nil {
+			return "", err
+		}
 		res.Contexts[e.Host] = name
 		if err := errors.Join(
 			put("clusters", e.Host, e.setCluster), put("users", e.Host, e.setUser), put("contexts", name, e.setContext),
@@ -104,6 +108,33 @@ func (d *document) contextName(e Entry) string {
 		return e.Context
 	}
 	return e.Host
+}
+
+// foreign refuses to write e where its names belong to somebody else: the person,
+// or another profile of the same domain. --overwrite does not change that, for it
+// speaks of zt's own entries.
+func (d *document) foreign(e Entry, context string) error {
+	taken := func(list, name string) error {
+		return fault.New(fault.ExitFailed, "rename that entry, or write elsewhere: kubectl zt kubeconfig --file FILE",
+			"%s is left as it is: its %s %q is not of zt's profile %q", d.name, list, name, e.Profile)
+	}
+	users, _ := d.items("users")
+	user := named(users, e.Host)
+	mine := user != nil && ownedBy(user) == e.Profile
+	if user != nil && !mine {
+		return taken("user", e.Host)
+	}
+	clusters, _ := d.items("clusters")
+	if c := named(clusters, e.Host); c != nil && !mine && proxiedFor(c) != e.Profile {
+		return taken("cluster", e.Host)
+	}
+	contexts, _ := d.items("contexts")
+	if c := named(contexts, context); c != nil {
+		if u := lookup(lookup(c, "context"), "user"); u == nil || u.Value != e.Host {
+			return taken("context", context)
+		}
+	}
+	return nil
 }
 
 // Remove takes every entry of a profile out of the file: users that run
@@ -171,14 +202,14 @@ func rewrite(ctx context.Context, path string, backup bool, now time.Time, res *
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return fault.New(fault.ExitFailed, "use --file to write elsewhere", "%s cannot be created: %v", filepath.Dir(path), err)
+			return fault.File(err, elsewhere, "%s cannot be created", filepath.Dir(path))
 		}
 		real, err = path, nil
 	}
 	if err != nil {
-		return fmt.Errorf("kubeconfig: %w", err)
+		return fault.File(err, elsewhere, "%s cannot be read", path)
 	}
-	unlock, err := lock(ctx, real)
+	unlock, err := lock(ctx, path, real)
 	if err != nil {
 		return err
 	}
@@ -217,7 +248,10 @@ func rewrite(ctx context.Context, path string, backup bool, now time.Time, res *
 		}
 		res.Changed = true
 		if empty(after) {
-			return os.Remove(real)
+			if err := os.Remove(real); err != nil {
+				return fault.File(err, elsewhere, "%s cannot be removed", path)
+			}
+			return nil
 		}
 		return replace(real, []byte(after))
 	}
@@ -257,15 +291,15 @@ func read(path string) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig: %w", err)
+		return nil, fault.File(err, elsewhere, "%s cannot be read", path)
 	}
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig: %w", err)
+		return nil, fault.File(err, elsewhere, "%s cannot be read", path)
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return nil, fault.New(fault.ExitUntrusted, "use --file to write elsewhere", "%s belongs to another user (uid %d)", path, st.Uid)
+		return nil, fault.New(fault.ExitUntrusted, elsewhere, "%s belongs to another user (uid %d)", path, st.Uid)
 	}
 	if !fi.Mode().IsRegular() || fi.Mode().Perm()&0o022 != 0 {
 		return nil, fault.New(fault.ExitUntrusted, "chmod 600 "+path, "%s can be written by others or is not a file", path)
@@ -281,7 +315,7 @@ func read(path string) ([]byte, error) {
 func replace(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return fault.New(fault.ExitFailed, "use --file to write elsewhere", "%s cannot be written: %v", path, err)
+		return fault.File(err, elsewhere, "%s cannot be written", path)
 	}
 	_, err = f.Write(data)
 	if err == nil {
@@ -295,14 +329,42 @@ func replace(path string, data []byte) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return fmt.Errorf("write kubeconfig: %w", err)
+		return fault.File(err, elsewhere, "%s cannot be written", path)
 	}
 	return nil
 }
 
-// lock is client-go's protocol (tools/clientcmd: lockFile): whoever creates
+// lock takes the locks of a file under both its names. client-go locks the name
+// that it was given, a symlink's too; who was given the target locks that one.
+func lock(ctx context.Context, path, real string) (unlock func(), err error) {
+	names := []string{real}
+	// A symlink above the file leads to one and the same FILE.lock.
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		if there, err := filepath.EvalSymlinks(filepath.Dir(real)); err == nil &&
+			(dir != there || filepath.Base(path) != filepath.Base(real)) {
+			names = []string{path, real}
+		}
+	}
+	var held []func()
+	unlock = func() {
+		for _, release := range slices.Backward(held) {
+			release()
+		}
+	}
+	for _, name := range names {
+		release, err := lockOne(ctx, name)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		held = append(held, release)
+	}
+	return unlock, nil
+}
+
+// lockOne is client-go's protocol (tools/clientcmd: lockFile): whoever creates
 // FILE.lock may write FILE.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
+func lockOne(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
 	deadline := time.Now().Add(lockLimit)
 	for {
@@ -312,7 +374,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 			return func() { os.Remove(name) }, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return nil, fault.New(fault.ExitFailed, "use --file to write elsewhere", "%s cannot be locked: %v", path, err)
+			return nil, fault.File(err, elsewhere, "%s cannot be locked", path)
 		}
 		if time.Now().After(deadline) {
 			return nil, fault.New(fault.ExitFailed, "if no other kubectl is at work: rm "+name, "%s is locked by another program", path)

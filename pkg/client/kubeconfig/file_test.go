@@ -296,7 +296,7 @@ func TestV075ConcurrentWritersLoseNothing(t *testing.T) {
 
 // appendAsClientGo adds a context by text, under client-go's lock, atomically.
 func appendAsClientGo(t *testing.T, path, name string) {
-	unlock, err := lock(context.WithoutCancel(t.Context()), path)
+	unlock, err := lock(context.WithoutCancel(t.Context()), path, path)
 	if err != nil {
 		t.Error(err)
 		return
@@ -310,6 +310,110 @@ func appendAsClientGo(t *testing.T, path, name string) {
 	text := strings.Replace(string(data), "contexts:\n", "contexts:\n- context: {cluster: own-00, user: own-00}\n  name: "+name+"\n", 1)
 	if err := replace(path, []byte(text)); err != nil {
 		t.Error(err)
+	}
+}
+
+// While zt writes, kubectl config is refused the file, by whichever name it knows
+// it. ModifyConfig is what kubectl config runs.
+func TestV075ClientGoWaitsForZT(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, ours, theirs string }{
+		{"one name", "config", "config"},
+		{"both by the symlink", "link", "link"},
+		{"client-go by the target", "link", "config"},
+		{"directory is a symlink", "dir/config", "dir/config"},
+		{"client-go by the real directory", "dir/config", "config"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			at := func(name string) string { return filepath.Join(dir, name) }
+			if err := os.WriteFile(at("config"), []byte(theirs), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for link, target := range map[string]string{"link": at("config"), "dir": dir} {
+				if err := os.Symlink(target, at(link)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			modify := func() error {
+				paths := clientcmd.NewDefaultPathOptions()
+				paths.GlobalFile, paths.EnvVar = at(tc.theirs), ""
+				paths.LoadingRules.ExplicitPath = at(tc.theirs)
+				cfg := load(t, at(tc.theirs))
+				cfg.Clusters["added"] = &clientcmdapi.Cluster{Server: "https://added"}
+				return clientcmd.ModifyConfig(paths, *cfg, false)
+			}
+			var res Result
+			err := rewrite(t.Context(), at(tc.ours), false, time.Time{}, &res, func(_ *document, before []byte) (string, error) {
+				if err := modify(); !os.IsExist(err) {
+					t.Errorf("client-go wrote at the same time: %v", err)
+				}
+				return string(before), nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := modify(); err != nil {
+				t.Errorf("a lock stayed behind: %v", err)
+			}
+		})
+	}
+}
+
+// An entry that has the name that zt needs but belongs to somebody else stays.
+func TestEntriesOfOthersAreNotTaken(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, text, says string }{
+		{"the person's user", "users:\n- name: prod.zt.test\n  user: {token: mine}\n", "user"},
+		{"the person's cluster", "clusters:\n- name: prod.zt.test\n  cluster: {server: https://mine}\n", "cluster"},
+		{"the person's contexts", "contexts:\n- name: prod\n  context: {user: me, cluster: c}\n- name: prod.zt.test\n  context: {user: me, cluster: c}\n", "context"},
+		{"another profile's", "users:\n- name: prod.zt.test\n  user:\n    exec: {command: kubectl-zt, args: [credential, --profile, work]}\n", "user"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "config")
+			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, overwrite := range []bool{false, true} {
+				_, err := Update(t.Context(), path, []Entry{entry("dev"), entry("prod")}, Options{Overwrite: overwrite})
+				if f := fault.Of(err); f == nil || !strings.Contains(f.What, tc.says+` "prod`) || len(f.Hints) == 0 {
+					t.Errorf("overwrite %v: %v, want a refusal that names the %s, and a hint", overwrite, err, tc.says)
+				}
+			}
+			if after, err := os.ReadFile(path); err != nil || string(after) != tc.text {
+				t.Errorf("the file changed: %q %v", after, err)
+			}
+		})
+	}
+}
+
+// A cluster of ours whose user the person has deleted is made whole again.
+func TestAnOrphanedClusterIsStillOurs(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config")
+	mustUpdate(t, path, Options{}, entry("prod"))
+	cfg := load(t, path)
+	delete(cfg.AuthInfos, "prod.zt.test")
+	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
+		t.Fatal(err)
+	}
+	mustUpdate(t, path, Options{}, entry("prod"))
+	if load(t, path).AuthInfos["prod.zt.test"] == nil {
+		t.Error("the user did not come back")
+	}
+}
+
+func TestAnUnreadableFileHasAHint(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "loop")
+	if err := os.Symlink(path, path); err != nil { // root may read anything, but not this
+		t.Fatal(err)
+	}
+	_, err := Update(t.Context(), path, []Entry{entry("prod")}, Options{})
+	if f := fault.Of(err); f == nil || len(f.Hints) == 0 || !strings.Contains(f.What, path) {
+		t.Errorf("%v, want the path and a hint", err)
 	}
 }
 
