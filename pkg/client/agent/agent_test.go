@@ -584,6 +584,50 @@ func TestDeviceCode(t *testing.T) {
 	}
 }
 
+// Without a display the code is offered by itself, to kubectl as well, where the
+// gateway allows it; where it does not, nobody is kept waiting.
+func TestDeviceCodeIsOfferedByItself(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name             string
+		allowed, display bool
+	}{
+		{name: "allowed, no display", allowed: true},
+		{name: "allowed, and a display", allowed: true, display: true},
+		{name: "not allowed"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, idp.Options{DeviceInterval: time.Second})
+			r.gw.With(func(s *gatewaytest.State) { s.OIDC.DeviceCode = tc.allowed })
+			r.trust()
+			codes := 0
+			c := r.client()
+			c.Notice = func(b []byte) {
+				if strings.Contains(string(b), "code:") {
+					codes++
+				}
+				r.approve(string(b))
+			}
+			req := attended(agent.OpCredential)
+			req.Display = tc.display
+			_, err := c.Do(t.Context(), req, agent.CredentialArgs{Cluster: "prod", ExecInfo: r.execInfo(true)})
+			pages := int(r.opened.Load())
+			switch {
+			case !tc.allowed:
+				wantFault(t, err, fault.ExitLogin, "not logged in")
+				if pages != 0 || codes != 0 {
+					t.Errorf("%d pages, %d codes", pages, codes)
+				}
+			case err != nil:
+				t.Error(err)
+			case tc.display && (pages != 1 || codes != 0), !tc.display && (pages != 0 || codes != 1):
+				t.Errorf("%d pages, %d codes", pages, codes)
+			}
+		})
+	}
+}
+
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, idp.Options{})

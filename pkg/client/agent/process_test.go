@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kube-zt/zt/pkg/client/agent"
+	"github.com/kube-zt/zt/pkg/client/session/gatewaytest"
 	"github.com/kube-zt/zt/test/idp"
 )
 
@@ -83,7 +84,7 @@ func TestAnotherUserIsHungUpOn(t *testing.T) {
 // A newer binary that cannot take over leaves everything as it is.
 func TestFailedHandoverChangesNothing(t *testing.T) {
 	t.Parallel()
-	r, access, token := ready(t, idp.Options{}, nil)
+	r, access, token := ready(t, idp.Options{}, func(s *gatewaytest.State) { s.CertLife = time.Minute })
 	for i, binary := range []string{"/bin/false", "/nonexistent/kubectl-zt", "/bin/sleep"} {
 		c := r.client()
 		c.Version, c.Binary = "v9.0.0", binary
@@ -101,6 +102,17 @@ func TestFailedHandoverChangesNothing(t *testing.T) {
 	}
 	if _, err := do(r.kubectl(access, "prod"), "prod", token); err != nil {
 		t.Error(err)
+	}
+	// The refresh token is among it: nobody has used it, and it can be used.
+	if n := r.idp.Counters().Refreshes; n != 0 {
+		t.Errorf("%d refreshes by heirs that came to nothing", n)
+	}
+	r.expire(90 * time.Second)
+	if _, err := r.credential(false); err != nil {
+		t.Error(err)
+	}
+	if c := r.idp.Counters(); c.Refreshes != 1 || c.Reuses != 0 {
+		t.Errorf("%d refreshes, %d reuses, want 1 and 0", c.Refreshes, c.Reuses)
 	}
 }
 
