@@ -90,6 +90,10 @@ func (ps *ports) restore(ctx context.Context) error {
 
 // bind tries one port. ps.mu is held.
 func (ps *ports) bind(ctx context.Context, number int) {
+	if ps.ended {
+		ps.problem = ending()
+		return
+	}
 	l, err := tunnel.Listen(ctx, fmt.Sprintf("127.0.0.1:%d", number), false)
 	if err != nil {
 		ps.problem = fault.Of(err)
@@ -165,6 +169,9 @@ func (ps *ports) add(ctx context.Context, addr string, remote bool, open, owner 
 			return p, nil
 		}
 	}
+	if ps.ended {
+		return nil, ending()
+	}
 	l, err := tunnel.Listen(ctx, addr, remote)
 	if err != nil {
 		return nil, err
@@ -236,10 +243,13 @@ func (ps *ports) numbers(ctx context.Context) []int {
 // again tries the port that kubeconfigs name once more: whoever had it when the
 // agent started may have had it for a moment. ps.mu is held.
 func (ps *ports) again(ctx context.Context) {
-	if ps.main == nil && !ps.ended && ps.local.Port != 0 && len(ps.local.Secrets) > 0 {
+	if ps.main == nil && ps.local.Port != 0 && len(ps.local.Secrets) > 0 {
 		ps.bind(ctx, ps.local.Port)
 	}
 }
+
+// ending is for a request that comes with the agent's last breath.
+func ending() *fault.Fault { return fault.New(fault.ExitFailed, "try again", "the agent is ending") }
 
 // shut closes every port, for good.
 func (ps *ports) shut() {
