@@ -3,11 +3,15 @@
 package docs
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 )
@@ -122,4 +126,40 @@ func names(t *testing.T, file, pattern, prefix string) []string {
 		t.Fatalf("nothing in %s matches %s", file, pattern)
 	}
 	return found
+}
+
+// TestLaptopTables demands a row for every environment variable that the client
+// reads and every code that it ends with, and no other.
+func TestLaptopTables(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables := regexp.MustCompile(`(?:[eE]nv|Getenv)\("([A-Z_]+)"\)|"(SSH_[A-Z]+)"`)
+	read := map[string]bool{"HTTPS_PROXY": true, "NO_PROXY": true} // by golang.org/x/net/http/httpproxy
+	for _, root := range []string{"../pkg/client", "../cmd/kubectl-zt"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			for _, match := range variables.FindAllStringSubmatch(string(source), -1) {
+				read[match[1]+match[2]] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	codes := map[string]bool{"0": true}
+	for _, code := range names(t, "../pkg/client/fault/fault.go", `Exit\s+= (\d+)`, "") {
+		codes[code] = true
+	}
+	for heading, want := range map[string]map[string]bool{"## The laptop": read, "## Exit codes": codes} {
+		if diff := cmp.Diff(want, rows(section(string(text), heading))); diff != "" {
+			t.Errorf("%s in configuration.md (-code +rows):\n%s", heading, diff)
+		}
+	}
 }
