@@ -105,11 +105,8 @@ func laptop(t *testing.T, s *stack.Stack, user string) *stack.Laptop {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			logs, _ := filepath.Glob(filepath.Join(l.Home, ".local/state/zt/*.log"))
-			for _, log := range logs {
-				text, _ := os.ReadFile(log)
-				t.Logf("%s:\n%s", log, lastLines(string(text), 40))
-			}
+			text, err := os.ReadFile(filepath.Join(l.Home, "run", "zt", "agent.log"))
+			t.Logf("agent.log of %s (%v):\n%s", user, err, lastLines(string(text), 40))
 		}
 		l.Close()
 	})
