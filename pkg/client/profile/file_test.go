@@ -225,3 +225,20 @@ func TestWriteErrorsHaveAHint(t *testing.T) {
 		}
 	}
 }
+
+func TestForgetAndListHaveAHint(t *testing.T) {
+	t.Parallel()
+	home := testHome(t)
+	if err := os.MkdirAll(filepath.Join(home.Key("example.com"), "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(home.profiles(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, list := home.List()
+	for name, err := range map[string]error{"Forget": home.Forget("example.com"), "List": list} {
+		if f := fault.Of(err); f == nil || len(f.Hints) == 0 {
+			t.Errorf("%s: %v, want a hint", name, err)
+		}
+	}
+}

@@ -139,12 +139,12 @@ func (h Home) Save(p *Profile) error {
 func (h Home) Forget(n Name) error {
 	if cur, _ := h.Current(); cur == n {
 		if err := os.Remove(h.current()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget profile: %w", err)
+			return fault.File(err, "remove it: rm -r "+h.current(), "%s cannot be removed", h.current())
 		}
 	}
 	for _, f := range []string{h.Key(n), h.file(n)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget profile: %w", err)
+			return fault.File(err, "remove it: rm -r "+f, "%s cannot be removed", f)
 		}
 	}
 	return nil
@@ -157,7 +157,7 @@ func (h Home) List() ([]Name, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list profiles: %w", err)
+		return nil, fault.File(err, elsewhere, "%s cannot be read", h.profiles())
 	}
 	var names []Name
 	for _, e := range entries {
