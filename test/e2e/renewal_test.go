@@ -81,7 +81,7 @@ func TestRenewalNeverBreaksAClient(t *testing.T) {
 	if n := l.BrowserOpens() - opens; n != 0 {
 		t.Errorf("the browser was opened %d times", n)
 	}
-	if c := s.IdP.Counters(); c.Reuses != 0 || c.Refreshes == 0 {
-		t.Errorf("refreshes %d, reuses %d", c.Refreshes, c.Reuses)
+	if c := s.IdP.Counters(); c.Reuses != 0 || c.Refreshes < 2 {
+		t.Errorf("refreshes %d, want 2 at least; reuses %d", c.Refreshes, c.Reuses)
 	}
 }
