@@ -153,6 +153,35 @@ func TestUpgrade(t *testing.T) {
 }
 
 // TestV097: a token among the WebSocket protocols is a token, and goes nowhere.
+// TestLastWordsOfUpstream: what upstream says before it closes reaches the client,
+// although the client talks on and what it says finds a closed connection.
+func TestLastWordsOfUpstream(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	alice := r.person("alice@example.com")
+	words := append([]byte{0x82, 126, 0x40, 0}, bytes.Repeat([]byte("x"), 0x4000)...)
+	r.upstream.handle(switched(switching("websocket"), func(conn net.Conn, early *bufio.Reader) {
+		_, _ = io.ReadFull(early, make([]byte, 1<<20))
+		for range 2 {
+			_, _ = conn.Write(words)
+		}
+	}))
+	for range 20 {
+		stream := alice.open(alice.upgrade("GET", execPath, "websocket"))
+		go func() {
+			for { // until the connection is gone
+				if _, err := stream.Write(words); err != nil {
+					return
+				}
+			}
+		}()
+		if n, _ := io.Copy(io.Discard, stream.reader); n != int64(2*len(words)) {
+			t.Fatalf("%d bytes of %d arrived", n, 2*len(words))
+		}
+		stream.Close()
+	}
+}
+
 func TestV097(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})

@@ -65,6 +65,7 @@ type splice struct {
 	cut  atomic.Pointer[wire.Refusal]
 
 	in, out atomic.Int64
+	deaf    bool        // upstream takes nothing any more; toUpstream's
 	halfway *time.Timer // belongs to toUpstream, and to run after it
 }
 
@@ -136,14 +137,25 @@ func (sp *splice) toUpstream(early *bufio.Reader) {
 func (sp *splice) forward(b []byte) {
 	sp.gate.Lock()
 	defer sp.gate.Unlock()
-	if sp.cut.Load() != nil {
+	if sp.cut.Load() != nil || sp.deaf {
 		return
 	}
 	n, err := sp.session.upstream.Write(b)
 	sp.in.Add(int64(n))
 	if err != nil {
-		sp.session.upstream.Close() // which ends toClient
+		// Upstream has ended while the client talked on. Its last words, an exit
+		// code perhaps, may still be on their way to the client.
+		sp.deaf = true
+		sp.endIn(lingerTime)
 	}
+}
+
+// endIn closes upstream, which ends toClient, after a while.
+func (sp *splice) endIn(d time.Duration) {
+	if sp.halfway != nil {
+		sp.halfway.Stop()
+	}
+	sp.halfway = time.AfterFunc(d, func() { sp.session.upstream.Close() })
 }
 
 // clientEnded passes a proper end on and lets upstream finish; anything else
@@ -154,7 +166,7 @@ func (sp *splice) clientEnded(err error) {
 		sp.session.upstream.Close()
 		return
 	}
-	sp.halfway = time.AfterFunc(halfTime, func() { sp.session.upstream.Close() })
+	sp.endIn(halfTime)
 }
 
 // toClient moves upstream's bytes until it ends or the stream is cut, and then
