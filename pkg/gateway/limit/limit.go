@@ -104,8 +104,8 @@ func (s *Slot) Release() {
 	if s.limiter == nil {
 		return
 	}
+	s.limiter.pools[s.class].changed(-1) // first: a count never shows more than there is
 	s.limiter.pools[s.class].give(s.holder)
-	s.limiter.pools[s.class].changed(-1)
 	s.limiter = nil
 }
 
