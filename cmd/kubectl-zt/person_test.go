@@ -78,8 +78,15 @@ func TestWhoSpeaksForTheNetwork(t *testing.T) {
 		attended bool
 		want     bool
 	}{
-		{agent.OpLogin, false, true}, {agent.OpTrust, false, true}, {agent.OpConnect, true, true}, {agent.OpEnroll, true, true},
-		{agent.OpAccess, true, true}, {agent.OpClusters, false, false}, {agent.OpCredential, true, false}, {agent.OpStatus, true, false}, {agent.OpStop, true, false},
+		{agent.OpLogin, false, true},
+		{agent.OpTrust, false, true},
+		{agent.OpConnect, true, true},
+		{agent.OpEnroll, true, true},
+		{agent.OpAccess, true, true},
+		{agent.OpClusters, false, false},
+		{agent.OpCredential, true, false},
+		{agent.OpStatus, true, false},
+		{agent.OpStop, true, false},
 	} {
 		p := &process{env: func(string) string { return "" }, inTTY: tc.attended, errTTY: tc.attended, browser: browser.Host()}
 		if got := p.request(&rootOptions{}, tc.op).Environment != nil; got != tc.want {
