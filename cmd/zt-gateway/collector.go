@@ -10,7 +10,7 @@ const (
 	// heapFloor is how far the heap may grow, in bytes, however little of it is
 	// alive. A gateway has few megabytes alive and makes many a second; collected
 	// whenever they double, it would spend a tenth of its time on that.
-	heapFloor = 20 << 20
+	heapFloor = 12 << 20
 	// usualPercent is Go's own GOGC, which holds for a heap that is larger.
 	usualPercent = 100
 )

@@ -13,13 +13,14 @@ func TestPercentFor(t *testing.T) {
 		live, roots uint64
 		want        int
 	}{
-		{live: 0, want: 100},                                    // before the first cycle
-		{live: 1 << 20, want: 1000},                             // bounded
-		{live: 4 << 20, want: 400},                              // 4 alive of 20
-		{live: 4 << 20, roots: 4 << 20, want: 200},              // the percentage is of both
-		{live: 10 << 20, want: 100},                             // just Go's own pace
-		{live: 12 << 20, roots: 8 << 20, want: 100},             // many stacks
-		{live: 20 << 20, want: 100}, {live: 1 << 40, want: 100}, // larger than the floor
+		{live: 0, want: 100},                       // before the first cycle
+		{live: 1 << 20, want: 1000},                // bounded
+		{live: 3 << 20, want: 300},                 // 3 alive of 12
+		{live: 3 << 20, roots: 3 << 20, want: 150}, // the percentage is of both
+		{live: 6 << 20, want: 100},                 // just Go's own pace
+		{live: 8 << 20, roots: 8 << 20, want: 100}, // many stacks
+		{live: 12 << 20, want: 100},                // larger than the floor
+		{live: 1 << 40, want: 100},
 	} {
 		if got := percentFor(tc.live, tc.roots); got != tc.want {
 			t.Errorf("%d bytes alive, %d of roots: %d, want %d", tc.live, tc.roots, got, tc.want)

@@ -362,11 +362,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) follow(ctx context.Context) {
 	changed := g.store.Subscribe(ctx)
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
+		// At first without waiting: something may have changed before anybody looked.
 		snapshot := g.store.Snapshot()
 		if cut := g.registry.Apply(snapshot.Revocations, snapshot.Epoch); cut > 0 {
 			g.log.Info("revocation ended what was live", "cut", cut, "epoch", snapshot.Epoch.String())
@@ -377,6 +373,11 @@ func (g *Gateway) follow(ctx context.Context) {
 			g.log.Error("a cluster keeps its old settings", "error", err)
 		}
 		g.control.Changed()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
 	}
 }
 

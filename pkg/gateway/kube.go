@@ -115,6 +115,8 @@ type Kube struct {
 	queue      *queue
 	// What is recorded of streams that proved nothing.
 	garbage, directGarbage *rate.Limiter
+	// strangers is what is recorded of requests of nobody.
+	strangers *rate.Limiter
 
 	mu        sync.Mutex
 	health    health
@@ -184,6 +186,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},
 		queue:    newQueue(),
 		garbage:  rate.NewLimiter(garbageRecords, garbageRecords), directGarbage: rate.NewLimiter(garbageRecords, garbageRecords),
+		strangers: rate.NewLimiter(strangerRecords, 10*strangerRecords),
 	}
 	k.authn = o.Tokens.For(o.UID, o.Further)
 	k.acceptor = &evidence.Acceptor{

@@ -40,6 +40,9 @@ const (
 	// recorded. The metrics count every one; a line for each would let a stranger
 	// fill the disk, and without the audit log nothing goes any more.
 	garbageRecords = 10
+	// strangerRecords is the same for requests that nobody is known to make, which
+	// only the direct name can have.
+	strangerRecords = 20
 )
 
 // link is one accepted connection: the person that it belongs to, for how long,
@@ -276,11 +279,23 @@ func (ls *links) sweep(ctx context.Context) {
 			ls.kube.judgements.again(s.Policy, ls.kube.o.Further, now)
 		}
 		for _, l := range ls.all() {
+			if l.shut() {
+				l.cut(wire.Refuse(wire.ReasonClusterDisabled, "", "this cluster's direct name was switched off"))
+			}
 			if l.ended(now) {
 				l.cut(wire.Refuse(wire.ReasonSessionEnded, "kubectl zt login", "the session's certificate has ended and was not renewed"))
 			}
 		}
 	}
+}
+
+// shut reports whether l came by the direct name, which has been switched off since.
+func (l *link) shut() bool {
+	if l.regime != edge.RegimeDirect {
+		return false
+	}
+	cluster := l.kube.cluster(l.kube.o.Snapshot())
+	return cluster == nil || !cluster.Spec.Direct
 }
 
 // ended reports whether l has outlived its certificate and was not cut yet.

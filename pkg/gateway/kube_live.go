@@ -13,6 +13,9 @@ import (
 // not changed: what they say may depend on the time.
 const judgeEvery = 3 * time.Second
 
+// expiryGrace is how long a stream may outlive a further issuer's token.
+const expiryGrace = time.Minute
+
 // judged is a request that was allowed and lives on: a watch, a log that is
 // followed, an upgraded stream. What has been allowed to begin may go on only
 // while it would still be allowed to.
@@ -57,10 +60,13 @@ func (js *judgements) again(by *policy.Compiled, further *authn.FurtherIssuers, 
 		return
 	}
 	js.mu.Lock()
-	var due, gone []*judged
+	var due, gone, expired []*judged
 	for j := range js.live {
 		if j.who.Kind == authn.Further && !further.Stands(j.who) {
 			gone = append(gone, j)
+		} else if j.who.Kind == authn.Further && now.After(j.who.Expires.Add(expiryGrace)) {
+			// Nothing renews such a token, and nobody else tells when its person has gone.
+			expired = append(expired, j)
 		} else if j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at) {
 			j.by, j.at = by, now
 			due = append(due, j)
@@ -69,6 +75,9 @@ func (js *judgements) again(by *policy.Compiled, further *authn.FurtherIssuers, 
 	js.mu.Unlock()
 	for _, j := range gone {
 		j.cut(wire.Refuse(wire.ReasonTokenInvalid, "try again with a new token", "the rules for tokens of %s have changed", j.who.User.Issuer))
+	}
+	for _, j := range expired {
+		j.cut(wire.Refuse(wire.ReasonTokenExpired, "begin again with a new token", "the token that began this has expired"))
 	}
 	for _, j := range due {
 		j.in.Now = now

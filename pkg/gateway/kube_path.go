@@ -67,7 +67,7 @@ func plainQuery(raw string) bool {
 		return false
 	}
 	for _, name := range [...]string{"limit", "timeoutSeconds"} {
-		if v := query[name]; len(v) > 0 && v[0] != "" {
+		if v := query[name]; len(v) > 0 {
 			if _, err := strconv.ParseInt(v[0], 10, 64); err != nil {
 				return false
 			}

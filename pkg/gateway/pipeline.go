@@ -171,6 +171,9 @@ func (x *exchange) accept() *wire.Refusal {
 	if !strings.HasPrefix(x.r.RequestURI, "/") {
 		return wire.Refuse(wire.ReasonMalformed, "", "the request target is not a path")
 	}
+	if x.link.shut() {
+		return wire.Refuse(wire.ReasonClusterDisabled, "", "this cluster's direct name was switched off")
+	}
 	if !sameHost(x.r.Host, x.link.host) {
 		return wire.Refuse(wire.ReasonWrongHost, "", "this connection is for another host name")
 	}
@@ -375,21 +378,21 @@ func (x *exchange) stream() *wire.Refusal {
 	}
 	var failed *stream.Failure
 	request := &stream.Request{Long: x.long, Proxied: x.proxied(), Failed: func(f *stream.Failure) { failed = f }}
-	if x.long {
-		x.w.watch = x.info.Verb == "watch"
-		// A client that does not read must not hold up the end of a cut request.
-		control := http.NewResponseController(x.w.ResponseWriter)
-		ended := make(chan struct{})
-		stop := context.AfterFunc(x.ctx, func() {
-			defer close(ended)
-			_ = control.SetWriteDeadline(time.Now().Add(cutGrace))
-		})
-		defer func() {
-			if !stop() {
-				<-ended // the controller is not to be used once the handler returned
-			}
-		}()
-	} else {
+	x.w.watch = x.long && x.info.Verb == "watch"
+	// A client that does not read must not hold up the end of a request that was cut
+	// or has had its time.
+	control := http.NewResponseController(x.w.ResponseWriter)
+	ended := make(chan struct{})
+	stop := context.AfterFunc(x.ctx, func() {
+		defer close(ended)
+		_ = control.SetWriteDeadline(time.Now().Add(cutGrace))
+	})
+	defer func() {
+		if !stop() {
+			<-ended // the controller is not to be used once the handler returned
+		}
+	}()
+	if !x.long {
 		timer := time.AfterFunc(requestTime, func() { x.cancel(stream.ErrTimeout) })
 		defer timer.Stop()
 	}
@@ -460,7 +463,9 @@ func (x *exchange) outcome(cut *wire.Refusal) {
 	if x.failure != nil {
 		record.Error = audit.Clip(x.failure.Error(), 500)
 	}
-	x.kube.o.Audit.Outcome(record)
+	if !x.stranger() || x.kube.strangers.AllowN(x.kube.o.Now(), 1) {
+		x.kube.o.Audit.Outcome(record)
+	}
 
 	verb := "other"
 	if x.info != nil {
@@ -469,12 +474,22 @@ func (x *exchange) outcome(cut *wire.Refusal) {
 	x.kube.o.Metrics.Request(x.kube.name, verb, record.Code, record.Duration, x.long)
 }
 
+// stranger reports whether nobody is known on either side of the request: then it
+// is counted, but not more than a few a second are recorded.
+func (x *exchange) stranger() bool {
+	if x.who != nil || x.claimed != nil || x.link == nil {
+		return false
+	}
+	peer, _ := x.link.peer()
+	return peer == nil
+}
+
 // record is what is known so far.
 func (x *exchange) record() audit.Record {
 	record := audit.Record{
 		ID:      x.id,
 		Cluster: x.kube.name,
-		Method:  x.r.Method,
+		Method:  audit.Clip(x.r.Method, 16),
 		Path:    audit.Clip(x.r.URL.Path, 2<<10),
 	}
 	if agent := x.r.Header["User-Agent"]; len(agent) > 0 {

@@ -1,0 +1,128 @@
+package gateway
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kube-zt/zt/pkg/wire"
+	"github.com/kube-zt/zt/test/idp"
+)
+
+func (r *rig) directClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialTLSContext: r.directDialer("h2"), ForceAttemptHTTP2: true}}
+}
+
+func (r *rig) directRequest(path, token string) *http.Request {
+	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "https://"+r.kube.directHost+path, nil)
+	must(r.t, err)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	return request
+}
+
+// TestStrangersDoNotFillTheLog: requests of nobody are all refused and counted, and
+// only some are recorded, or a stranger could fill the disk and so stop everybody.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	_, further := furtherIssuer(t)
+	r := newRig(t, rigOptions{direct: true, further: further, manifests: corporate})
+	client, began := r.directClient(), time.Now()
+	const flood = 600
+	for range flood {
+		if got := r.do(client, r.directRequest("/api/v1/pods", "")); got.code != http.StatusUnauthorized {
+			t.Fatalf("%d %s", got.code, got.body)
+		}
+	}
+	most := 10*strangerRecords + int(strangerRecords*time.Since(began).Seconds()) + 1
+	if n := len(r.records()); n > most || n == 0 {
+		t.Errorf("%d records of %d requests, want at most %d", n, flood, most)
+	}
+}
+
+// TestDirectEnds: what lives on the direct name ends when that is switched off, and
+// when the token that began it has expired: nobody renews such a token.
+func TestDirectEnds(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		end  func(*rig)
+		want string
+	}{
+		"switched off": {func(r *rig) {
+			cluster := r.snapshot.Load().Clusters["prod"].DeepCopy()
+			cluster.Spec.Direct = false
+			r.apply(cluster, corporate)
+		}, "switched off"},
+		"expired": {func(r *rig) { r.ahead.Store(int64(48 * time.Hour)) }, "expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			provider, further := furtherIssuer(t)
+			r := newRig(t, rigOptions{direct: true, further: further, manifests: corporate})
+			r.upstream.handle(func(rw http.ResponseWriter, request *http.Request) {
+				_, _ = io.WriteString(rw, "{}\n")
+				_ = http.NewResponseController(rw).Flush()
+				<-request.Context().Done()
+			})
+			client := r.directClient()
+			token := provider.MintIDToken("alice", idp.Mint{Claims: map[string]any{"aud": "kubernetes"}})
+			watch, err := client.Do(r.directRequest("/api/v1/pods?watch=1", token))
+			must(t, err)
+			defer watch.Body.Close()
+			lines := bufio.NewReader(watch.Body)
+			if _, err := lines.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan string, 1)
+			go func() {
+				rest, _ := io.ReadAll(lines)
+				ended <- string(rest)
+			}()
+			tc.end(r)
+			select {
+			case rest := <-ended:
+				if !strings.Contains(rest, tc.want) {
+					t.Errorf("the watch was told %q, want %q", rest, tc.want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the watch lives on")
+			}
+		})
+	}
+}
+
+// TestUnaskedSwitch: an upstream that switches protocols unasked gets nobody's
+// connection.
+func TestUnaskedSwitch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{http1: true})
+	r.upstream.handle(switched("HTTP/1.1 101 Switching Protocols\r\n\r\n", func(conn net.Conn, early *bufio.Reader) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	}))
+	alice := r.person("alice@example.com")
+	got := r.do(alice.http("http/1.1"), alice.request(http.MethodGet, "/api/v1/namespaces/dev/pods/x", nil))
+	if got.code != http.StatusBadGateway {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	if record := r.outcome(got.decision); record.Reason != wire.ReasonUpstream {
+		t.Errorf("recorded as %s", record.Reason)
+	}
+}
+
+// TestPlainQuery: an empty number is none for RequestInfo, which would log the whole
+// query with whatever token is in it.
+func TestPlainQuery(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]bool{
+		"": true, "limit=500": true, "limit=&access_token=secret": false, "timeoutSeconds=": false, "limit=x": false, "watch=1": true,
+	} {
+		if got := plainQuery(query); got != want {
+			t.Errorf("%q: %v", query, got)
+		}
+	}
+}
