@@ -62,12 +62,13 @@ func (js *judgements) again(by *policy.Compiled, further *authn.FurtherIssuers, 
 	js.mu.Lock()
 	var due, gone, expired []*judged
 	for j := range js.live {
-		if j.who.Kind == authn.Further && !further.Stands(j.who) {
+		switch {
+		case j.who.Kind == authn.Further && !further.Stands(j.who):
 			gone = append(gone, j)
-		} else if j.who.Kind == authn.Further && now.After(j.who.Expires.Add(expiryGrace)) {
+		case j.who.Kind == authn.Further && now.After(j.who.Expires.Add(expiryGrace)):
 			// Nothing renews such a token, and nobody else tells when its person has gone.
 			expired = append(expired, j)
-		} else if j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at) {
+		case j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at):
 			j.by, j.at = by, now
 			due = append(due, j)
 		}

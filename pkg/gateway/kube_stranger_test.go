@@ -3,13 +3,11 @@ package gateway
 import (
 	"bufio"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
 )
 
@@ -93,24 +91,6 @@ func TestDirectEnds(t *testing.T) {
 				t.Fatal("the watch lives on")
 			}
 		})
-	}
-}
-
-// TestUnaskedSwitch: an upstream that switches protocols unasked gets nobody's
-// connection.
-func TestUnaskedSwitch(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, rigOptions{http1: true})
-	r.upstream.handle(switched("HTTP/1.1 101 Switching Protocols\r\n\r\n", func(conn net.Conn, early *bufio.Reader) {
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-	}))
-	alice := r.person("alice@example.com")
-	got := r.do(alice.http("http/1.1"), alice.request(http.MethodGet, "/api/v1/namespaces/dev/pods/x", nil))
-	if got.code != http.StatusBadGateway {
-		t.Errorf("%d %s", got.code, got.body)
-	}
-	if record := r.outcome(got.decision); record.Reason != wire.ReasonUpstream {
-		t.Errorf("recorded as %s", record.Reason)
 	}
 }
 

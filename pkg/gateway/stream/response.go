@@ -35,10 +35,6 @@ func clean(response *http.Response, proxied bool) error {
 		delete(response.Header, "Www-Authenticate")
 	}
 	switch {
-	case response.StatusCode == http.StatusSwitchingProtocols:
-		// Nobody asked for it here, and net/http would hand the connection over.
-		return failure(KindUpgrade, errors.New("upstream switches protocols unasked"), wire.ReasonUpstream, askAdmin,
-			"the cluster's API server answered something that was not asked for")
 	case redirect(response.StatusCode):
 		if !proxied || !relative(response.Header["Location"]) {
 			return failure(KindRedirect, errors.New("upstream redirects"), wire.ReasonUpstream, askAdmin,
