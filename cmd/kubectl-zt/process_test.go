@@ -235,13 +235,13 @@ func TestV072AgentKilledInTheMiddle(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		defer func() { _, _ = as(theirs, "agent", "--stop") }()
-		out, _ := as(theirs, "status", "-o", "json")
+		shown, _ := as(theirs, "status", "-o", "json")
 		var st agent.StatusResult
-		if err := json.Unmarshal([]byte(out), &st); err != nil || st.PID == s.agentPID() || st.PID == 0 {
-			t.Errorf("%s: %v", out, err)
+		if err := json.Unmarshal([]byte(shown), &st); err != nil || st.PID == s.agentPID() || st.PID == 0 {
+			t.Errorf("%s: %v", shown, err)
 		}
 		// Pointed at the first one's home, the second gets nowhere.
-		out, err = as(s.env, "status")
+		out, err := as(s.env, "status")
 		var e *exec.ExitError
 		if !errors.As(err, &e) {
 			t.Errorf("another user reached the agent: %s", out)
