@@ -104,7 +104,7 @@ func (p *process) request(o *rootOptions, op agent.Op) agent.Request {
 	return req
 }
 
-// aboutNetwork reports whether this shell's proxy is the person's word for now:
+// aboutNetwork reports whether this shell's proxy is the person's latest word:
 // what he types at a terminal to get somewhere, and the two verbs with which a
 // script begins. What only looks, or is run by kubectl, changes nothing.
 func aboutNetwork(op agent.Op, attended bool) bool {

@@ -60,25 +60,23 @@ func (js *judgements) again(by *policy.Compiled, further *authn.FurtherIssuers, 
 		return
 	}
 	js.mu.Lock()
-	var due, gone, expired []*judged
+	var due []*judged
+	ended := map[*judged]*wire.Refusal{}
 	for j := range js.live {
 		switch {
 		case j.who.Kind == authn.Further && !further.Stands(j.who):
-			gone = append(gone, j)
+			ended[j] = wire.Refuse(wire.ReasonTokenInvalid, "try again with a new token", "the rules for tokens of %s have changed", j.who.User.Issuer)
 		case j.who.Kind == authn.Further && now.After(j.who.Expires.Add(expiryGrace)):
 			// Nothing renews such a token, and nobody else tells when its person has gone.
-			expired = append(expired, j)
+			ended[j] = wire.Refuse(wire.ReasonTokenExpired, "begin again with a new token", "the token that began this has expired")
 		case j.by != by || now.Sub(j.at) >= judgeEvery || now.Before(j.at):
 			j.by, j.at = by, now
 			due = append(due, j)
 		}
 	}
 	js.mu.Unlock()
-	for _, j := range gone {
-		j.cut(wire.Refuse(wire.ReasonTokenInvalid, "try again with a new token", "the rules for tokens of %s have changed", j.who.User.Issuer))
-	}
-	for _, j := range expired {
-		j.cut(wire.Refuse(wire.ReasonTokenExpired, "begin again with a new token", "the token that began this has expired"))
+	for j, refusal := range ended {
+		j.cut(refusal)
 	}
 	for _, j := range due {
 		j.in.Now = now
