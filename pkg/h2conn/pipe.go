@@ -1,6 +1,7 @@
 package h2conn
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -29,6 +30,7 @@ type pipe struct {
 	ring     *[pipeSize]byte
 	start, n int   // what is in the ring
 	peeked   bool  // a part of the ring is lent to the caller of peek
+	source   *pull // what is read, without the ring, once that is empty; or nil
 	readErr  error // what Read returns now, whatever is in the ring
 	endErr   error // what Read returns once the ring is empty
 	writeErr error // what Write returns now
@@ -98,6 +100,8 @@ func (p *pipe) await() ([]byte, error) {
 			return p.ring[p.start:min(p.start+p.n, pipeSize)], nil
 		case p.endErr != nil:
 			return nil, p.endErr
+		case p.source != nil:
+			return nil, errSource
 		}
 		p.readable.Wait()
 	}
@@ -166,10 +170,28 @@ func (p *pipe) add(b []byte) int {
 	return len(b)
 }
 
+// errSource says that the pipe is empty and that its source is to be read.
+var errSource = errors.New("h2conn: read the source")
+
+// attach lets l be read once the ring is empty. The error is that of a Write.
+func (p *pipe) attach(l *pull) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.writeErr != nil {
+		return p.writeErr
+	}
+	p.source = l
+	p.wake()
+	return nil
+}
+
 // end is the writer's farewell: reads return err once they have had everything.
 func (p *pipe) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.source != nil {
+		p.source.end(err, net.ErrClosed)
+	}
 	if p.endErr == nil {
 		p.endErr = err
 	}
@@ -187,6 +209,9 @@ func (p *pipe) end(err error) {
 func (p *pipe) abandon(readErr, writeErr error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.source != nil {
+		p.source.end(readErr, writeErr)
+	}
 	if p.readErr == nil {
 		p.readErr = readErr
 	}

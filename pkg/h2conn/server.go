@@ -18,12 +18,13 @@ import (
 const (
 	// MaxStreams is how many streams a client may have at a time.
 	MaxStreams = 100
-	// serverFrame is the longest frame that a server reads, in bytes. A client of
-	// net/http2 keeps a buffer of that size for each stream.
-	serverFrame = 64 << 10
+	// serverFrame is the longest frame that a server reads, in bytes: with its
+	// header four TLS records, none of which is a scrap. A client of net/http2 keeps
+	// a buffer of that size for each stream.
+	serverFrame = 64<<10 - 9
 	// serverStreamWindow and serverWindow are how many bytes a client may send
 	// that nobody has read yet, on a stream and on all of them together.
-	serverStreamWindow = 1 << 20
+	serverStreamWindow = 2 << 20
 	serverWindow       = 8 << 20
 	// serverLinger is how long a closed stream may take to deliver what was
 	// written, to a client that reads slowly, say to a pager.

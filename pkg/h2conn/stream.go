@@ -127,13 +127,18 @@ func (s *Stream) Read(b []byte) (int, error) { return s.in.Read(b) }
 // which says nothing about its arrival.
 func (s *Stream) Write(b []byte) (int, error) {
 	n, err := s.out.Write(b)
+	return n, s.refused(err)
+}
+
+// refused is err, or the refusal behind it. Nobody wants the rest: if that is
+// because of a refusal, it is known soon.
+func (s *Stream) refused(err error) error {
 	if err == errEnded {
-		// Nobody wants the rest. If that is because of a refusal, it is known soon.
 		if <-s.answered; s.err != nil {
-			err = s.err
+			return s.err
 		}
 	}
-	return n, err
+	return err
 }
 
 // CloseWrite says that nothing more will be written. Reading goes on.
@@ -190,7 +195,13 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 // requestBody is the end of s.out that net/http2 reads.
 type requestBody Stream
 
-func (b *requestBody) Read(p []byte) (int, error) { return b.out.Read(p) }
+func (b *requestBody) Read(p []byte) (int, error) {
+	n, err := b.out.Read(p)
+	if err == errSource {
+		return b.out.source.Read(p)
+	}
+	return n, err
+}
 
 // Close is called when net/http2 wants no more: because the stream is over, was
 // refused or failed.

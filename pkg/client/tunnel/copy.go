@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// buffers hold two TLS records. A connection keeps one for each direction, so a
-// hundred idle watches cost the agent six megabytes.
+// buffers hold two TLS records. A connection keeps one for what comes down, so a
+// hundred idle watches cost the agent three megabytes.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // copyBytes is io.Copy without its detours: neither side may take the whole copy

@@ -276,15 +276,17 @@ const lastWords = 5 * time.Second
 func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.Stream) error {
 	stop := context.AfterFunc(ctx, stream.Abort)
 	defer stop()
+	kubectl := &upward{Conn: conn, r: r}
 	var up sync.WaitGroup
 	up.Go(func() {
-		switch srcErr, dstErr := copyBytes(stream, r); {
+		switch srcErr, dstErr := stream.Pull(kubectl); {
 		case srcErr != nil:
 			stream.Abort() // kubectl was cut off: so is the far side
 		case dstErr != nil:
 			// The far side wants no more, and may have said why: that would be lost
 			// with the stream, and in a connection that is reset, as one is that is
 			// closed with unread bytes in it.
+			kubectl.again()
 			_, _ = io.Copy(io.Discard, r)
 		default:
 			_ = stream.CloseWrite()
@@ -299,9 +301,35 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 	}
 	// What kubectl sends after the far side's end goes nowhere.
 	err := conn.(interface{ CloseWrite() error }).CloseWrite()
-	_ = conn.SetReadDeadline(time.Now().Add(lastWords))
+	kubectl.last()
 	up.Wait()
 	return err
+}
+
+// upward is what kubectl sends.
+type upward struct {
+	net.Conn
+	r *bufio.Reader // in front of Conn
+
+	mu    sync.Mutex
+	until time.Time // when reading ends; set once the far side has said its last words
+}
+
+func (u *upward) Read(b []byte) (int, error) { return u.r.Read(b) }
+
+// again allows to read on after Pull has set the deadline to the past.
+func (u *upward) again() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_ = u.SetReadDeadline(u.until)
+}
+
+// last bounds the reading from now on.
+func (u *upward) last() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.until = time.Now().Add(lastWords)
+	_ = u.SetReadDeadline(u.until)
 }
 
 // Refused is the Fault for an error of Route.Open: the edge's own words where it
