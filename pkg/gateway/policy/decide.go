@@ -77,12 +77,14 @@ func (c *Compiled) Decide(in Input) Decision {
 	if why := builtinDeny(&q, h.admin); why != "" {
 		return refuse(d.builtin(&q, &in, why))
 	}
-	a := asked{q: &q, h: &h, now: in.Now, words: c.words, deny: true}
+	denied := h
+	c.hold(&denied, in.DenyRoles)
+	a := asked{q: &q, h: &denied, now: in.Now, words: c.words, deny: true}
 	if p, i := t.denies.find(&a); p != nil {
 		return refuse(d.denied(p, i, &q, &in))
 	}
 
-	a.deny = false
+	a.deny, a.h = false, &h
 	switch allow, i := t.allows.find(&a); {
 	case allow != nil:
 		d.Allowed, d.Policy, d.Rule = true, allow.name, i
@@ -99,7 +101,7 @@ func (c *Compiled) Decide(in Input) Decision {
 		d.Allowed, d.WouldDeny, d.Policy = true, true, by
 	}
 	// A Deny that only Permissive kept from biting is what goes on record.
-	a.deny, a.permissive = true, true
+	a.deny, a.permissive, a.h = true, true, &denied
 	if p, i := t.denies.find(&a); p != nil {
 		d = d.denied(p, i, &q, &in)
 		d.Allowed, d.WouldDeny = true, true

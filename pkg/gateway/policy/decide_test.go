@@ -375,3 +375,46 @@ func TestNothingConfigured(t *testing.T) {
 		}
 	}
 }
+
+// A role that was revoked gives nothing any more and still denies what it denied.
+func TestRevokedRoleStillDenies(t *testing.T) {
+	t.Parallel()
+	c := world{
+		clusters: []*v1alpha1.TargetCluster{target("prod")},
+		roles:    []*v1alpha1.AccessRole{accessRole("dev"), accessRole("contractor"), accessRole("zt-admin")},
+		policies: []*v1alpha1.AccessPolicy{
+			accessPolicy("all", v1alpha1.EffectAllow, "dev", "*", on("get", "pods secrets configmaps")),
+			accessPolicy("more", v1alpha1.EffectAllow, "contractor", "*", on("get", "services")),
+			accessPolicy("anybody", v1alpha1.EffectAllow, "*", "*", on("get", "events")),
+			accessPolicy("no secrets", v1alpha1.EffectDeny, "contractor", "*", on("get", "secrets")),
+			permissive(accessPolicy("soon", v1alpha1.EffectDeny, "contractor", "*", on("get", "configmaps")), now.Add(time.Hour)),
+		},
+	}.compile(t)
+	dev, none := []wire.Role{"dev"}, []wire.Role{}
+	tests := []struct {
+		what        string
+		roles       []wire.Role
+		deny        []wire.Role
+		allow, soft bool
+	}{
+		{"get secrets a/b", dev, nil, true, false},
+		{"get secrets a/b", dev, []wire.Role{"contractor"}, false, false},
+		{"get secrets a/b", dev, []wire.Role{"dev", "contractor"}, false, false},
+		{"get pods a/b", dev, []wire.Role{"contractor"}, true, false},
+		{"get services a/b", dev, []wire.Role{"contractor"}, false, false},
+		{"get configmaps a/b", dev, []wire.Role{"contractor"}, true, true},
+		{"get events a/b", dev, []wire.Role{"contractor"}, true, false},
+		{"get events a/b", none, []wire.Role{"dev", "contractor"}, false, false},
+		{"get devices.kube-zt.io a/b", dev, []wire.Role{AdminRole}, false, false}, // nobody's admin by it
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%s %v %v", tt.what, tt.roles, tt.deny), func(t *testing.T) {
+			t.Parallel()
+			q := ask(tt.what)
+			q.Roles, q.DenyRoles = tt.roles, tt.deny
+			if d := c.Decide(q); d.Allowed != tt.allow || d.WouldDeny != tt.soft {
+				t.Errorf("%+v", d)
+			}
+		})
+	}
+}

@@ -26,10 +26,13 @@ type Subject struct {
 // Input is one request. The caller has proved all of it.
 type Input struct {
 	// Now is compared with the end of Permissive.
-	Now    time.Time
-	User   wire.User
-	Roles  []wire.Role
-	Device wire.Device
+	Now   time.Time
+	User  wire.User
+	Roles []wire.Role
+	// DenyRoles are further roles that Denies see and Allows do not: taking a role
+	// from somebody must not take from him what it denied.
+	DenyRoles []wire.Role
+	Device    wire.Device
 
 	Cluster wire.ClusterName
 	// Verb as Kubernetes' RequestInfo gives it; Decide itself turns exec,
