@@ -22,7 +22,9 @@ const expiryGrace = time.Minute
 type judged struct {
 	who *authn.Identity
 	in  policy.Input
-	cut func(*wire.Refusal)
+	// left parts roles into those that still count and those that were revoked.
+	left func([]wire.Role) (roles, taken []wire.Role)
+	cut  func(*wire.Refusal)
 
 	// by which it was judged last, and when; guarded by judgements.mu once it lives
 	by *policy.Compiled
@@ -81,9 +83,9 @@ func (js *judgements) again(by *policy.Compiled, further *authn.FurtherIssuers, 
 	for _, j := range due {
 		j.in.Now = now
 		if j.who.Kind == authn.Further {
-			j.in.Roles = j.who.RolesBy(by, func() []wire.Role {
+			j.in.Roles, j.in.DenyRoles = j.left(j.who.RolesBy(by, func() []wire.Role {
 				return by.Roles(policy.Subject{User: j.who.User, Groups: j.who.Groups, Device: j.who.Device})
-			})
+			}))
 		}
 		if refusal := by.Decide(j.in).Refusal(); refusal != nil {
 			j.cut(refusal)

@@ -52,6 +52,7 @@ type exchange struct {
 	facts    revoke.Facts
 	release  func()
 	roles    []wire.Role
+	taken    []wire.Role // roles that were revoked: Denies go on holding for them
 	info     *apirequest.RequestInfo
 	long     bool
 	asked    policy.Input
@@ -269,11 +270,28 @@ func (x *exchange) revoke() *wire.Refusal {
 		return refusal
 	}
 	x.link.proven()
-	x.roles = x.facts.Roles
-	if removed := x.kube.o.Registry.Removed(x.facts); len(removed) > 0 {
-		x.roles = slices.DeleteFunc(slices.Clone(x.roles), func(r wire.Role) bool { return slices.Contains(removed, r) })
-	}
+	x.roles, x.taken = x.kube.left(x.facts, x.who)
 	return nil
+}
+
+// left parts the roles of facts into those that still give something and those
+// that were taken, those included that control took before it made the token.
+func (k *Kube) left(facts revoke.Facts, who *authn.Identity) (roles, taken []wire.Role) {
+	roles, taken = facts.Roles, k.o.Registry.Removed(facts)
+	if len(taken) > 0 {
+		roles = slices.DeleteFunc(slices.Clone(roles), func(r wire.Role) bool { return slices.Contains(taken, r) })
+	}
+	return roles, slices.Concat(taken, who.Revoked)
+}
+
+// lasting is left for roles that are found while the request lives.
+func (x *exchange) lasting() func([]wire.Role) (roles, taken []wire.Role) {
+	k, facts, who := x.kube, x.facts, x.who
+	return func(held []wire.Role) (roles, taken []wire.Role) {
+		now := facts
+		now.Roles = held
+		return k.left(now, who)
+	}
 }
 
 func (x *exchange) requestinfo() *wire.Refusal {
@@ -308,6 +326,7 @@ func (x *exchange) policy() *wire.Refusal {
 		Now:             x.began,
 		User:            x.who.User,
 		Roles:           x.roles,
+		DenyRoles:       x.taken,
 		Device:          x.who.Device,
 		Cluster:         x.kube.name,
 		Verb:            x.info.Verb,
@@ -371,7 +390,7 @@ func (x *exchange) impersonate() *wire.Refusal {
 
 func (x *exchange) stream() *wire.Refusal {
 	if x.long {
-		defer x.kube.judgements.add(&judged{who: x.who, in: x.asked, cut: x.cut, by: x.snapshot.Policy, at: x.began})()
+		defer x.kube.judgements.add(&judged{who: x.who, in: x.asked, left: x.lasting(), cut: x.cut, by: x.snapshot.Policy, at: x.began})()
 	}
 	if x.upgrade != nil {
 		return x.streamUpgrade()

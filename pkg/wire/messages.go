@@ -204,8 +204,11 @@ type TokenClaims struct {
 	Session  SessionID  `json:"sid"`
 	Epoch    Epoch      `json:"epoch"`
 	// User is the person at his own issuer.
-	User     User     `json:"user"`
-	Roles    []Role   `json:"roles"`
+	User  User   `json:"user"`
+	Roles []Role `json:"roles"`
+	// Revoked are roles that the person would hold, were they not taken from him.
+	// They give nothing; what policies deny to them they go on denying.
+	Revoked  []Role   `json:"revoked_roles,omitempty"`
 	Device   Device   `json:"dev"`
 	AMR      []string `json:"amr,omitempty"`
 	AuthTime int64    `json:"auth_time,omitempty"`

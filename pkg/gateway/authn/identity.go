@@ -46,6 +46,7 @@ type Identity struct {
 	Session wire.SessionID
 	Key     wire.Thumbprint // cnf.jkt
 	Roles   []wire.Role
+	Revoked []wire.Role // seen by Denies alone
 	Device  wire.Device
 	Epoch   wire.Epoch
 

@@ -152,7 +152,7 @@ func (t *Tokens) identity(form *unverified, claims *wire.TokenClaims) (*Identity
 	if why := reserved(name); why != "" {
 		return nil, refuseReserved("user name", why)
 	}
-	for _, role := range claims.Roles {
+	for _, role := range slices.Concat(claims.Roles, claims.Revoked) {
 		if why := reserved(string(role)); why != "" || strings.ContainsAny(string(role), ":/") {
 			return nil, refuseReserved("role", "is none")
 		}
@@ -166,6 +166,7 @@ func (t *Tokens) identity(form *unverified, claims *wire.TokenClaims) (*Identity
 		Session: claims.Session,
 		Key:     claims.Confirm.JKT,
 		Roles:   claims.Roles,
+		Revoked: claims.Revoked,
 		Device:  claims.Device,
 		Epoch:   claims.Epoch,
 	}, nil

@@ -276,7 +276,7 @@ func TestLostRolesAreSubtracted(t *testing.T) {
 	}
 }
 
-func (r *rig) tokenFacts(l *laptop, token wire.Token) revoke.Facts {
+func (r *rig) claims(token wire.Token) wire.TokenClaims {
 	r.t.Helper()
 	signed, err := jose.ParseSigned(token.Token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
@@ -284,9 +284,18 @@ func (r *rig) tokenFacts(l *laptop, token wire.Token) revoke.Facts {
 	}
 	var claims wire.TokenClaims
 	decodeJSON(r.t, signed.UnsafePayloadWithoutVerification(), &claims)
+	return claims
+}
+
+func (r *rig) factsOfClaims(l *laptop, claims wire.TokenClaims) revoke.Facts {
 	facts := r.Facts(l.identity())
 	facts.Roles, facts.Epoch = claims.Roles, claims.Epoch
 	return facts
+}
+
+func (r *rig) tokenFacts(l *laptop, token wire.Token) revoke.Facts {
+	r.t.Helper()
+	return r.factsOfClaims(l, r.claims(token))
 }
 
 func TestLogout(t *testing.T) {

@@ -80,6 +80,7 @@ func (c *Control) mintOn(ctx context.Context, p *peer, record store.SessionRecor
 		Epoch:    snapshot.Epoch,
 		User:     record.User,
 		Roles:    roles,
+		Revoked:  removed,
 		Device:   deviceOf(snapshot, record),
 		AMR:      record.AMR,
 	}
