@@ -29,7 +29,7 @@ func (t *tunnel) connect(w http.ResponseWriter, r *http.Request) {
 	if to.control {
 		count = t.edge.controls
 	}
-	leave, ok := count.enter(t.current().Key)
+	leave, ok := count.Enter(t.current().Key)
 	if !ok {
 		t.refuse(w, to, wire.Refuse(wire.ReasonLimit, "close some of them", "this device has as many tunnels open as are allowed"))
 		return

@@ -456,9 +456,9 @@ func TestV087(t *testing.T) {
 			t.Fatalf("round %d: tunnel %d got %d, want 429", i, limit+1, got)
 		}
 		streams[0].Close()
-		eventually(t, "a slot returns", func() bool { return r.tunnels.count() == limit-1 })
+		eventually(t, "a slot returns", func() bool { return r.tunnels.Open() == limit-1 })
 		streams = append(streams[1:], accepted(t, open()))
-		if got := r.tunnels.count(); got != limit {
+		if got := r.tunnels.Open(); got != limit {
 			t.Fatalf("round %d: %d slots taken, want %d", i, got, limit)
 		}
 	}
@@ -468,7 +468,7 @@ func TestV087(t *testing.T) {
 	for _, c := range clients {
 		c.Close()
 	}
-	eventually(t, "all slots return", func() bool { return r.tunnels.count() == 1 })
+	eventually(t, "all slots return", func() bool { return r.tunnels.Open() == 1 })
 }
 
 func TestV088(t *testing.T) {
@@ -490,7 +490,7 @@ func TestV088(t *testing.T) {
 	if err != nil || !bytes.Equal(got, reply) {
 		t.Errorf("%d bytes of %d, %v", len(got), len(reply), err)
 	}
-	eventually(t, "the stream ends", func() bool { return r.backend.open.Load() == 0 && r.tunnels.count() == 0 })
+	eventually(t, "the stream ends", func() bool { return r.backend.open.Load() == 0 && r.tunnels.Open() == 0 })
 }
 
 func TestV090(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/evidence"
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/gateway/metrics"
 	"github.com/kube-zt/zt/pkg/gateway/revoke"
 	"github.com/kube-zt/zt/pkg/h2conn"
@@ -29,21 +30,24 @@ const (
 	// after it.
 	helloTimeout     = 10 * time.Second
 	handshakeTimeout = 10 * time.Second
-	// strangersTotal and strangersPerSource bound the connections that have
-	// shown no client certificate, gw.DOMAIN's included. A source is an IPv4
-	// address or an IPv6 /64 and may be a whole office.
+	// strangersTotal and what follows bound the connections that have shown no
+	// client certificate, gw.DOMAIN's included. A source is an IPv4 address or an
+	// IPv6 /64 and may be a whole office; a site is an IPv6 /48.
 	strangersTotal     = 4096
 	strangersPerSource = 512
+	strangersPerSite   = 1024
 	// gatewaysTotal and gatewaysPerSource are how many of those may be on
 	// gw.DOMAIN, where they may stay for minutes: the rest is kept for the
 	// handshakes of tunnels, so that nobody who floods gw. shuts those out who
 	// have a certificate.
 	gatewaysTotal     = strangersTotal - 1024
 	gatewaysPerSource = strangersPerSource - 128
-	// directTotal and directPerSource bound connections to *.direct.DOMAIN for
-	// as long as they live: the edge never learns who they are.
+	gatewaysPerSite   = strangersPerSite - 256
+	// directTotal and what follows bound connections to *.direct.DOMAIN for as
+	// long as they live: the edge never learns who they are.
 	directTotal     = 4096
 	directPerSource = 512
+	directPerSite   = 1024
 	// connectionsPerDevice bounds tunnel connections, each of up to 100 streams.
 	connectionsPerDevice = 64
 	// controlPerDevice bounds streams to control, which do not count as tunnels:
@@ -108,12 +112,12 @@ type Edge struct {
 	misfits    *httpSide
 	tunnel     *httpSide
 
-	strangers   *slots[netip.Prefix]
-	gateways    *slots[netip.Prefix] // of the strangers, those on gw.DOMAIN
-	directs     *slots[netip.Prefix]
-	connections *slots[wire.Thumbprint]
-	tunnels     *slots[wire.Thumbprint]
-	controls    *slots[wire.Thumbprint]
+	strangers   *limit.Slots[netip.Prefix]
+	gateways    *limit.Slots[netip.Prefix] // of the strangers, those on gw.DOMAIN
+	directs     *limit.Slots[netip.Prefix]
+	connections *limit.Slots[wire.Thumbprint]
+	tunnels     *limit.Slots[wire.Thumbprint]
+	controls    *limit.Slots[wire.Thumbprint]
 
 	draining atomic.Bool
 	stop     context.CancelFunc
@@ -157,19 +161,31 @@ func New(o Options) (*Edge, error) {
 		return nil, fmt.Errorf("edge: %v", err)
 	}
 	e.tunnel = newHTTPSide(tunnels, o.Logger)
-	none, fixed := func() int { return 0 }, func(n int) func() int { return func() int { return n } }
-	e.strangers = newSlots[netip.Prefix](fixed(strangersTotal), fixed(strangersPerSource))
-	e.gateways = newSlots[netip.Prefix](fixed(gatewaysTotal), fixed(gatewaysPerSource))
-	e.directs = newSlots[netip.Prefix](fixed(directTotal), fixed(directPerSource))
-	e.connections = newSlots[wire.Thumbprint](none, fixed(connectionsPerDevice))
-	e.controls = newSlots[wire.Thumbprint](none, fixed(controlPerDevice))
-	e.tunnels = newSlots[wire.Thumbprint](none, func() int {
+	e.strangers = bySource(strangersTotal, strangersPerSource, strangersPerSite)
+	e.gateways = bySource(gatewaysTotal, gatewaysPerSource, gatewaysPerSite)
+	e.directs = bySource(directTotal, directPerSource, directPerSite)
+	e.connections = byDevice(func() int { return connectionsPerDevice })
+	e.controls = byDevice(func() int { return controlPerDevice })
+	e.tunnels = byDevice(func() int {
 		if n := o.TunnelsPerDevice(); n > 0 {
 			return n
 		}
 		return defaultTunnels
 	})
 	return e, nil
+}
+
+func bySource(total, perSource, perSite int) *limit.Slots[netip.Prefix] {
+	return limit.NewSlots(func() int { return total }, func(p netip.Prefix) int {
+		if limit.IsSite(p) {
+			return perSite
+		}
+		return perSource
+	})
+}
+
+func byDevice(most func() int) *limit.Slots[wire.Thumbprint] {
+	return limit.NewSlots(func() int { return 0 }, func(wire.Thumbprint) int { return most() })
 }
 
 // CertificateFacts are what a trust certificate says about itself.
@@ -257,7 +273,7 @@ func (e *Edge) serve(ctx context.Context, raw net.Conn) {
 		}
 	}()
 	client := addrPort(raw.RemoteAddr())
-	leave, ok := e.strangers.enter(source(client.Addr()))
+	leave, ok := e.strangers.Enter(limit.Sources(client.Addr())...)
 	if !ok {
 		e.o.Metrics.Handshake("any", "crowded")
 		raw.Close()
@@ -298,7 +314,7 @@ func (e *Edge) serve(ctx context.Context, raw net.Conn) {
 // serveDirect hands a connection over. It has shown nothing, and what it shows
 // the kube part stays there, so it counts until its end.
 func (e *Edge) serveDirect(ctx context.Context, conn *peekedConn, client netip.AddrPort, backend Backend, known func()) {
-	leave, ok := e.directs.enter(source(client.Addr()))
+	leave, ok := e.directs.Enter(limit.Sources(client.Addr())...)
 	if !ok {
 		e.o.Metrics.Handshake(RegimeDirect, "crowded")
 		conn.Close()

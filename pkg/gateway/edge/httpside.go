@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -26,6 +27,10 @@ func newHTTPSide(server *http.Server, log *slog.Logger) *httpSide {
 
 func (s *httpSide) serve() { _ = s.server.Serve(s.inbox) } // ends only by Close or Shutdown
 
+// unreadBody is how many bytes of bodies that nobody has asked for are held for
+// one connection of a stranger. Go's default is 1 MiB.
+const unreadBody = 64 << 10
+
 // strangersServer serves gw.DOMAIN: everything that a stranger may do has a
 // short limit.
 func strangersServer(handler http.Handler) *http.Server {
@@ -36,13 +41,13 @@ func strangersServer(handler http.Handler) *http.Server {
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    64 << 10,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 32},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 32, MaxReceiveBufferPerConnection: unreadBody, MaxReceiveBufferPerStream: unreadBody},
 	}
 }
 
 // serveHTTP does the handshake of gw.DOMAIN and waits for the connection's end.
 func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, client netip.AddrPort, side *httpSide) {
-	leave, ok := e.gateways.enter(source(client.Addr()))
+	leave, ok := e.gateways.Enter(limit.Sources(client.Addr())...)
 	if !ok {
 		e.o.Metrics.Handshake("gateway", "crowded")
 		conn.Close()

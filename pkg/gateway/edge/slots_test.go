@@ -8,20 +8,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/h2conn"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
-func few(total, perSource int) *slots[netip.Prefix] {
-	return newSlots[netip.Prefix](func() int { return total }, func() int { return perSource })
-}
+func few(total, perSource int) *limit.Slots[netip.Prefix] { return bySource(total, perSource, 0) }
 
 // A connection to a cluster's direct name has proved nothing to the edge, so it
 // counts until it ends, in all and for its source.
 func TestDirectConnectionsAreCapped(t *testing.T) {
 	t.Parallel()
-	for name, limits := range map[string]*slots[netip.Prefix]{"in all": few(2, 0), "of one source": few(0, 2)} {
+	for name, limits := range map[string]*limit.Slots[netip.Prefix]{"in all": few(2, 0), "of one source": few(0, 2)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			direct := &backend{handle: echo}
@@ -38,7 +37,7 @@ func TestDirectConnectionsAreCapped(t *testing.T) {
 			first := open()
 			open()
 			eventually(t, "two are served", func() bool { return direct.open.Load() == 2 })
-			if n := r.strangers.count(); n != 0 {
+			if n := r.strangers.Open(); n != 0 {
 				t.Errorf("%d strangers, want none", n)
 			}
 			open()
@@ -49,7 +48,7 @@ func TestDirectConnectionsAreCapped(t *testing.T) {
 				t.Errorf("%d were served, want 2", n)
 			}
 			first.Close()
-			eventually(t, "a slot returns", func() bool { return r.directs.count() == 1 })
+			eventually(t, "a slot returns", func() bool { return r.directs.Open() == 1 })
 			open()
 			eventually(t, "the next is served", func() bool { return direct.served.Load() == 3 })
 		})
@@ -89,5 +88,36 @@ func TestFloodOfGatewayLeavesTunnels(t *testing.T) {
 	alive(t, "the stream", s)
 	if got := post(t, c, "{}"); got != http.StatusBadRequest {
 		t.Errorf("a renewal: %d", got)
+	}
+}
+
+// One site, which has 65,536 sources to choose from, leaves places for others.
+func TestStrangersAreCapped(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, nil)
+	for name, slots := range map[string]*limit.Slots[netip.Prefix]{"strangers": r.strangers, "gateways": r.gateways, "directs": r.directs} {
+		enter := func(addr netip.Addr) bool {
+			_, ok := slots.Enter(limit.Sources(addr)...)
+			return ok
+		}
+		inside := 0
+		for i := range 1 << 14 {
+			addr := [16]byte{0x20, 1, 0x0d, 0xb8, 0, 1, byte(i >> 8), byte(i)}
+			if enter(netip.AddrFrom16(addr)) {
+				inside++
+			}
+		}
+		if inside > strangersTotal/4 || inside < strangersPerSource {
+			t.Errorf("%s: %d of one site", name, inside)
+		}
+		one := 0
+		for range strangersTotal {
+			if enter(netip.MustParseAddr("192.0.2.7")) {
+				one++
+			}
+		}
+		if one > strangersPerSource || one == 0 {
+			t.Errorf("%s: %d of one address", name, one)
+		}
 	}
 }

@@ -83,7 +83,7 @@ func (e *Edge) serveTunnel(ctx context.Context, conn *peekedConn, client netip.A
 		return
 	}
 	known() // no stranger any more
-	leave, ok := e.connections.enter(identity.Key)
+	leave, ok := e.connections.Enter(identity.Key)
 	if !ok {
 		e.o.Metrics.Handshake(RegimeTunnel, "crowded")
 		conn.Close()
