@@ -116,6 +116,10 @@ func (g *Gateway) openState(context.Context) (err error) {
 	g.store, err = store.Open(g.c().Directory, store.Options{
 		Logger: g.log, Now: g.now,
 		OnReload: func(err error) { g.metrics.Reload("objects", err) },
+		OnWrite: func(h store.Health) {
+			g.metrics.Condition("state", "WriteFailing", h.Failing != nil)
+			g.metrics.Condition("state", "NotDurable", h.NotDurable)
+		},
 	})
 	if err != nil {
 		return err

@@ -192,7 +192,8 @@ func (c *Control) follow(ctx context.Context) {
 		var retry <-chan time.Time
 		if err := c.reevaluate(ctx); err != nil && ctx.Err() == nil {
 			c.log.Error("sessions could not be held against the new state", "error", err)
-			retry = time.After(retryEvery)
+			// What it took away without writing it is itself a change of the state.
+			changed, retry = nil, time.After(retryEvery)
 		}
 		select {
 		case <-ctx.Done():

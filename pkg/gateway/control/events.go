@@ -142,13 +142,16 @@ func (c *Control) logout(w http.ResponseWriter, r *http.Request) {
 
 func (c *Control) endSession(ctx context.Context, p *peer) error {
 	by := string(p.identity.User.Name)
+	var faults []error // one that cannot be written is in force, and keeps not the other out
 	for _, spec := range []v1alpha1.RevocationSpec{
 		{Session: string(p.identity.Session), Reason: "logged out"},
 		{Certificate: p.identity.Serial, Reason: "logged out"},
 	} {
-		if _, err := c.o.Store.Revoke(ctx, spec, by); err != nil {
-			return err
-		}
+		_, err := c.o.Store.Revoke(ctx, spec, by)
+		faults = append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
 	}
 	return c.markEnded(ctx, p.identity.Session)
 }

@@ -28,9 +28,11 @@ type write struct {
 	err        error
 }
 
-// commit returns when the operations are on the disk and in the state, or
-// never will be. Those who come while the disk is busy share the next flush. A
-// caller whose ctx ends does not learn what became of its operations.
+// commit returns when the operations are on the disk and in the state. After an
+// error they never will be, but for what only takes away: that is in force
+// (ErrNotDurable). Without operations it returns when all that is in force is on
+// the disk. Those who come while the disk is busy share the next flush. A caller
+// whose ctx ends does not learn what became of its operations.
 func (s *Store) commit(ctx context.Context, operations ...operation) error {
 	s.mu.Lock()
 	w, err := s.enqueue(operations...)
@@ -81,19 +83,19 @@ func (s *Store) drain() {
 		s.mu.Unlock()
 		err := s.flush(batch)
 		s.mu.Lock()
-		s.failing = err
 		if err != nil {
-			s.log.Error("state could not be written; nothing of it is in force", "error", err.Error())
+			s.keep(batch, err)
 		} else {
 			s.take(batch)
+			s.durable = s.st.Sequence
 		}
+		s.judge(err)
 		for _, w := range batch {
 			for _, o := range w.operations {
 				if o.Use != nil {
 					delete(s.using, o.Use.Hash)
 				}
 			}
-			w.err = err
 			close(w.done)
 		}
 	}
@@ -112,11 +114,14 @@ func (s *Store) nextBatch() []*write {
 	return batch
 }
 
-// flush puts a batch on the disk as one record.
+// flush puts a batch on the disk as one record, behind all that is in force.
 func (s *Store) flush(batch []*write) error {
 	operations, payload := 0, []byte("[")
-	for i, w := range batch {
-		if i > 0 {
+	for _, w := range batch {
+		if len(w.operations) == 0 {
+			continue
+		}
+		if operations > 0 {
 			payload = append(payload, ',')
 		}
 		payload = append(payload, w.encoded...)
@@ -129,6 +134,9 @@ func (s *Store) flush(batch []*write) error {
 		} else if err != nil {
 			s.log.Warn("state could not be compacted; the journal grows on", "error", err.Error())
 		}
+	}
+	if operations == 0 {
+		return nil
 	}
 	return s.journal.append(record{sequence: s.st.Sequence + uint64(operations), payload: payload})
 }
@@ -153,34 +161,42 @@ func (s *Store) compact() error {
 	}
 	_ = s.journal.f.Close() // nothing of it is needed any more
 	s.journal, s.saved = fresh, size
+	s.mu.Lock()
+	s.durable = s.st.Sequence
+	s.mu.Unlock()
 	return nil
 }
 
 // take applies a batch and publishes what it changed; the caller holds mu.
 func (s *Store) take(batch []*write) {
-	var devices []wire.DeviceID
-	changed := false
+	var shown []operation
 	for _, w := range batch {
 		for _, o := range w.operations {
-			s.st.apply(o)
-			switch {
-			case o.Device != nil:
-				changed, devices = true, append(devices, o.Device.ID)
-			case o.Revoke != nil:
-				changed = true
-				if id := o.Revoke.Spec.Device; id != "" {
-					devices = append(devices, wire.DeviceID(id))
-				}
+			if s.st.apply(o) {
+				shown = append(shown, o)
 			}
 		}
 	}
+	s.show(shown)
+}
+
+// show publishes a snapshot with what operations changed; the caller holds mu.
+func (s *Store) show(operations []operation) {
 	old := s.current.Load()
-	if old == nil || !changed {
+	if old == nil || len(operations) == 0 {
 		return
 	}
 	next := *old
 	next.Epoch = s.st.epoch()
 	next.Revocations = s.st.Revocations
+	var devices []wire.DeviceID
+	for _, o := range operations {
+		if o.Device != nil {
+			devices = append(devices, o.Device.ID)
+		} else if o.Revoke != nil && o.Revoke.Spec.Device != "" {
+			devices = append(devices, wire.DeviceID(o.Revoke.Spec.Device))
+		}
+	}
 	if len(devices) > 0 {
 		next.Devices = maps.Clone(old.Devices)
 		for _, id := range devices {

@@ -11,6 +11,8 @@
 //
 // state/ is one journal of checksummed records, each flushed to the disk before
 // the call that made it returns, and a snapshot file that the journal continues.
+// When that fails, what gives has not happened, and what takes away is in force
+// until it can be written (TestFailingDisk).
 // A record that a crash left half written is dropped; damage in the middle stops
 // the start, because a revocation could be hidden in it.
 package store

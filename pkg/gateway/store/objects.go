@@ -84,7 +84,8 @@ func (s *Store) mayOwn(id wire.DeviceID, seen v1alpha1.DeviceStatus) error {
 
 // Revoke puts spec in force for good and returns the epoch from which on it
 // holds. A target that is revoked already keeps its epoch; a change of a
-// session's roles is always new, because it speaks of the tokens until now.
+// session's roles is always new, because it speaks of the tokens until now. With
+// ErrNotDurable it is in force all the same, in this process.
 func (s *Store) Revoke(ctx context.Context, spec v1alpha1.RevocationSpec, by string) (wire.Epoch, error) {
 	kind, _, ok := spec.Target()
 	if !ok {
@@ -102,14 +103,18 @@ func (s *Store) Revoke(ctx context.Context, spec v1alpha1.RevocationSpec, by str
 	r.APIVersion, r.Kind, r.Name = v1alpha1.GroupVersion, "Revocation", revocationName(&spec)
 
 	s.mu.Lock()
+	operations := []operation{{Revoke: r}}
 	if isChange(&spec) {
 		// Unique however many wait: the sequence they will get is not known yet.
 		r.Name += "-" + s.nextChange()
 	} else if old := s.st.byTarget[target(&spec)]; old != nil {
-		s.mu.Unlock()
-		return epochOf(old), nil
+		if s.onDisk(old) {
+			s.mu.Unlock()
+			return epochOf(old), nil
+		}
+		r, operations = old, nil // waits for the disk with what is in force
 	}
-	w, err := s.enqueue(operation{Revoke: r})
+	w, err := s.enqueue(operations...)
 	s.mu.Unlock()
 	if err != nil {
 		return wire.Epoch{}, fmt.Errorf("revoke: %w", err)
@@ -142,8 +147,9 @@ func (s *Store) nextChange() string {
 }
 
 // imports are the revocations that a configuration brings and state does not
-// hold: those written as such, and those of devices. The caller holds mu.
-func (s *Store) imports(c *Config) (operations []operation) {
+// hold: those written as such, and those of devices. late: there are others that
+// are in force and not on the disk. The caller holds mu.
+func (s *Store) imports(c *Config) (operations []operation, late bool) {
 	add := func(name string, spec v1alpha1.RevocationSpec) {
 		if spec.At.IsZero() {
 			spec.At = metav1.NewTime(s.now())
@@ -152,8 +158,10 @@ func (s *Store) imports(c *Config) (operations []operation) {
 		spec.By = "config"
 		r := &v1alpha1.Revocation{Spec: spec}
 		r.APIVersion, r.Kind, r.Name = v1alpha1.GroupVersion, "Revocation", name
-		if _, held := s.st.nameFor(r); !held {
+		if name, held := s.st.nameFor(r); !held {
 			operations = append(operations, operation{Revoke: r})
+		} else if !s.onDisk(s.st.byName[name]) {
+			late = true
 		}
 	}
 	for _, r := range c.Revocations {
@@ -161,11 +169,16 @@ func (s *Store) imports(c *Config) (operations []operation) {
 	}
 	for _, d := range c.Devices {
 		spec := v1alpha1.RevocationSpec{Device: d.Name, Reason: "revoked by the administrators"}
-		if d.Spec.Revoked && s.st.byTarget[target(&spec)] == nil {
+		if !d.Spec.Revoked {
+			continue
+		}
+		if old := s.st.byTarget[target(&spec)]; old == nil {
 			add(revocationName(&spec), spec)
+		} else if !s.onDisk(old) {
+			late = true
 		}
 	}
-	return operations
+	return operations, late
 }
 
 // UseOnce records hash, or returns ErrUsed. After expires the record may go, so

@@ -52,7 +52,7 @@ func (s *Store) reload(ctx context.Context) error {
 	if errors.As(err, &faulty) && s.current.Load() != nil {
 		if failed := s.takeDenials(ctx, faulty.denials); failed != nil {
 			// Not a *ConfigError: Run tries again without a change of the files.
-			return fmt.Errorf("%v; and revocations in the files that can be read are not in force: %v", err, failed)
+			return fmt.Errorf("%v; and of the files that can be read: %w", err, failed)
 		}
 	}
 	if err != nil {
@@ -78,15 +78,25 @@ func (s *Store) reload(ctx context.Context) error {
 }
 
 // importAll puts the revocations of c in force for good and says how many were
-// not before.
+// not before. A disk that fails keeps none of them out: ErrNotDurable.
 func (s *Store) importAll(ctx context.Context, c *Config) (int, error) {
 	s.mu.Lock()
-	imports := s.imports(c)
+	imports, late := s.imports(c)
 	s.mu.Unlock()
-	for some := range slices.Chunk(imports, 256) {
-		if err := s.commit(ctx, some...); err != nil {
+	chunks := slices.Collect(slices.Chunk(imports, 256))
+	if late {
+		chunks = append(chunks, nil)
+	}
+	var first error
+	for _, some := range chunks {
+		if err := s.commit(ctx, some...); err != nil && !errors.Is(err, ErrNotDurable) {
 			return 0, fmt.Errorf("import revocations: %w", err)
+		} else if first == nil {
+			first = err
 		}
+	}
+	if first != nil {
+		return len(imports), fmt.Errorf("import revocations: %w", first)
 	}
 	return len(imports), nil
 }

@@ -431,7 +431,7 @@ func TestRevocationsOfAFaultyConfigurationAreNotForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := s.Reload(t.Context())
-	if err == nil || errors.As(err, new(*ConfigError)) || !strings.Contains(err.Error(), "not in force") {
+	if err == nil || errors.As(err, new(*ConfigError)) || !errors.Is(err, ErrClosed) {
 		t.Errorf("a store that cannot write: %v", err)
 	}
 }

@@ -79,9 +79,9 @@ func (s *state) epoch() wire.Epoch {
 	return wire.Epoch{Generation: s.Generation, Sequence: s.Sequence}
 }
 
-// apply makes one change. It cannot fail and asks no clock: what may be refused
-// was refused before it was written.
-func (s *state) apply(o operation) {
+// apply makes one change and reports whether snapshots show it. It cannot fail
+// and asks no clock: what may be refused was refused before it was written.
+func (s *state) apply(o operation) (shown bool) {
 	s.Sequence++
 	switch {
 	case o.Open != nil:
@@ -90,8 +90,9 @@ func (s *state) apply(o operation) {
 		merged := observe(s.Devices[o.Device.ID], o.Device.Seen, o.Device.Transfer)
 		merged.Revision = int64(s.Sequence)
 		s.Devices[o.Device.ID] = merged
+		return true
 	case o.Revoke != nil:
-		s.revoke(o.Revoke)
+		return s.revoke(o.Revoke)
 	case o.Session != nil:
 		r := *o.Session
 		r.Version = s.Sequence
@@ -99,14 +100,15 @@ func (s *state) apply(o operation) {
 	case o.Use != nil:
 		s.Used[o.Use.Hash] = o.Use.Expires
 	}
+	return false
 }
 
 // revoke adds what is not in force yet. Names are given once: create-only. A
 // name that stands for something else already must not swallow a revocation.
-func (s *state) revoke(r *v1alpha1.Revocation) {
+func (s *state) revoke(r *v1alpha1.Revocation) (new bool) {
 	name, held := s.nameFor(r)
 	if held {
-		return
+		return false
 	}
 	added := r.DeepCopy()
 	added.Name = name
@@ -118,6 +120,7 @@ func (s *state) revoke(r *v1alpha1.Revocation) {
 	// Snapshots that share the array do not see beyond their own length.
 	s.Revocations = append(s.Revocations, added)
 	s.index(added)
+	return true
 }
 
 // supersede drops the changes of a session that a newer one includes. Thousands

@@ -25,6 +25,9 @@ var (
 	ErrUsed = errors.New("already used")
 	// ErrOwned: the device has another owner already.
 	ErrOwned = errors.New("device belongs to somebody else")
+	// ErrNotDurable: what takes away could not be written. It is in force, the
+	// store goes on trying, and until that has worked it is lost with the process.
+	ErrNotDurable = errors.New("in force, but not on the disk")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
 )
@@ -38,6 +41,8 @@ type Options struct {
 	// OnReload is told the outcome of every reload that found a change, nil for
 	// success. It must not block.
 	OnReload func(error)
+	// OnWrite is told when Health changes. It must not block.
+	OnWrite func(Health)
 }
 
 // Store is an open directory. Its methods may be called concurrently.
@@ -48,6 +53,7 @@ type Store struct {
 	log    *slog.Logger
 	now    func() time.Time
 	report func(error)
+	tell   func(Health)
 	// notices of changed files; tests take them away.
 	notices func() (*fsnotify.Watcher, error)
 
@@ -66,10 +72,15 @@ type Store struct {
 	using   map[string]bool // hashes of UseOnce on their way to the disk
 	changes uint64          // names given to session changes by this process
 	closed  bool
-	failing error // of the last write
-	watch   map[chan struct{}]struct{}
+	health  Health
+	durable uint64 // the sequence up to which all that is in force is on the disk
+	late    uint64 // the sequence of the newest that was not when it came into force
+	// persisting: persist runs.
+	persisting bool
+	watch      map[chan struct{}]struct{}
 
-	writer sync.WaitGroup
+	closing chan struct{}  // closed by Close
+	writer  sync.WaitGroup // drain and persist
 }
 
 // Open locks DIR/state, reads it, and loads DIR/config; any fault in either is
@@ -78,11 +89,12 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		config: filepath.Join(dir, "config"),
 		state:  filepath.Join(dir, "state"),
-		log:    o.Logger, now: o.Now, report: o.OnReload,
+		log:    o.Logger, now: o.Now, report: o.OnReload, tell: o.OnWrite,
 		notices: fsnotify.NewWatcher,
 
-		using: map[string]bool{},
-		watch: map[chan struct{}]struct{}{},
+		using:   map[string]bool{},
+		watch:   map[chan struct{}]struct{}{},
+		closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -92,6 +104,9 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	if s.report == nil {
 		s.report = func(error) {}
+	}
+	if s.tell == nil {
+		s.tell = func(Health) {}
 	}
 	if err := s.acquire(); err != nil {
 		return nil, err
@@ -178,7 +193,8 @@ func (s *Store) recover() error {
 	return s.commit(context.Background(), operation{Open: &openOperation{Generation: generation}})
 }
 
-// Close lets state/ go. Writes after it return ErrClosed.
+// Close lets state/ go. Writes after it return ErrClosed. What is in force and
+// not on the disk is tried once more; the error says when that failed.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -186,9 +202,10 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	close(s.closing)
 	s.mu.Unlock()
 	s.writer.Wait()
-	return s.release()
+	return errors.Join(s.lastChance(), s.release())
 }
 
 func (s *Store) release() error {
@@ -197,14 +214,6 @@ func (s *Store) release() error {
 		err = s.journal.f.Close()
 	}
 	return errors.Join(err, s.lock.Unlock())
-}
-
-// Failing is why the last write to state/ failed, nil after one that did not:
-// for readiness. Reading goes on meanwhile.
-func (s *Store) Failing() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failing
 }
 
 // Snapshot is the present one; it does not block.
