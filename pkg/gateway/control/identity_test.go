@@ -167,3 +167,30 @@ func TestBudget(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has a /48 has 65,536 sources, and not as many budgets.
+func TestBudgetOfASite(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	const perMinute = 2
+	b := newBudget(func() int { return perMinute }, func() time.Time { return now })
+	neighbour := netip.MustParseAddr("2001:db8:ffff::1")
+	if b.take(neighbour) != nil {
+		t.Fatal("the first is refused")
+	}
+	passed := 0
+	for i := range 3 * budgetSources {
+		if b.take(netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 0, 1, byte(i >> 8), byte(i)})) == nil {
+			passed++
+		}
+	}
+	if passed != siteBudgets*perMinute {
+		t.Errorf("%d passed of one site, want %d", passed, siteBudgets*perMinute)
+	}
+	if n := b.sources.Len(); n > 3+passed {
+		t.Errorf("%d sources are remembered", n)
+	}
+	if b.take(neighbour) != nil || b.take(neighbour) == nil {
+		t.Error("a flood of another site has changed a budget")
+	}
+}
