@@ -21,6 +21,9 @@ const (
 	// tokenLimit is the longest token that is looked at, in bytes. net/http
 	// answers 431 to headers above 64 KiB before we see anything.
 	tokenLimit = 60 << 10
+	// LoginLimit is the longest ID token with which somebody may log in, in bytes:
+	// five thousand groups named by UUID. It comes in a body and goes no further.
+	LoginLimit = 256 << 10
 	// depthLimit is how deep a claim may nest.
 	depthLimit = 16
 	// skew is how far another issuer's clock may be ahead of ours.
@@ -52,10 +55,13 @@ func refuseForm(err error) *wire.Refusal {
 	return invalid("%v", err)
 }
 
-// parse demands the form that the package comment promises (RFC 7515 section
+// parse reads a token that a request carries.
+func parse(raw string) (*unverified, error) { return parseUpTo(tokenLimit, raw) }
+
+// parseUpTo demands the form that the package comment promises (RFC 7515 section
 // 4.1, RFC 7519 section 4, RFC 8725 section 3).
-func parse(raw string) (*unverified, error) {
-	if len(raw) > tokenLimit {
+func parseUpTo(most int, raw string) (*unverified, error) {
+	if len(raw) > most {
 		return nil, errTooLarge
 	}
 	parts := strings.Split(raw, ".")

@@ -22,6 +22,8 @@ var (
 	ErrKeysUnreachable = errors.New("the issuer's keys cannot be fetched")
 	// ErrExpired: genuine but over.
 	ErrExpired = errExpired
+	// ErrTooLarge: longer than LoginLimit.
+	ErrTooLarge = errTooLarge
 )
 
 // LoginOptions say whose ID tokens are accepted at a login.
@@ -103,7 +105,7 @@ func (l *Login) Run(ctx context.Context) error {
 // Verify returns the ID token in raw if it is genuine, of the issuer, for this
 // client, and of this time. Its nonce is for the caller to compare.
 func (l *Login) Verify(ctx context.Context, raw string) (*IDToken, error) {
-	form, err := parse(raw)
+	form, err := parseUpTo(LoginLimit, raw)
 	if err != nil {
 		return nil, err
 	}

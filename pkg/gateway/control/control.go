@@ -22,6 +22,7 @@ import (
 	"github.com/kube-zt/zt/pkg/gateway/authn"
 	"github.com/kube-zt/zt/pkg/gateway/ca"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/gateway/metrics"
 	"github.com/kube-zt/zt/pkg/gateway/revoke"
 	"github.com/kube-zt/zt/pkg/gateway/store"
@@ -70,7 +71,9 @@ type Control struct {
 	inbox    *edge.Inbox
 
 	checks, logins *budget
-	// floods is how many of the refusals for want of a budget are recorded.
+	// bodies of strangers that are being read.
+	bodies *limit.Slots[netip.Prefix]
+	// floods is how many of the refusals of strangers are recorded.
 	floods *rate.Limiter
 
 	issuer *http.Client
@@ -126,6 +129,7 @@ func New(o Options) (*Control, error) {
 	}
 	perMinute := func() int { return c.config().Limits.LoginsPerSourcePerMinute }
 	c.checks, c.logins = newBudget(perMinute, o.Now), newBudget(perMinute, o.Now)
+	c.bodies = newBodies()
 	c.floods = rate.NewLimiter(floodRecords, floodRecords)
 	c.acceptor = &evidence.Acceptor{
 		TrustDomain: o.Config().TrustDomain,

@@ -18,9 +18,6 @@ import (
 // deviceCheck is the first step, of anybody. It says yes or one and the same no.
 func (c *Control) deviceCheck(_ context.Context, from source, in *wire.DeviceCheckRequest) (*wire.DeviceCheck, *wire.Refusal) {
 	r := audit.Record{Event: audit.EventDeviceCheck, Source: from.String(), UserAgent: from.userAgent}
-	if refusal := c.checks.take(from.addr); refusal != nil {
-		return nil, c.refused("check", r, refusal, nil)
-	}
 	device, err := c.verifier.Statement(in.Statement)
 	switch {
 	case errors.Is(err, verify.ErrPurpose):
@@ -147,9 +144,6 @@ func refuseStore() *wire.Refusal {
 // approves it elsewhere.
 func (c *Control) enroll(ctx context.Context, from source, in *wire.EnrollRequest) (*wire.DeviceState, *wire.Refusal) {
 	r := audit.Record{Event: audit.EventAuthn, Source: from.String(), UserAgent: from.userAgent, Detail: map[string]string{"purpose": wire.PurposeEnroll}}
-	if refusal := c.logins.take(from.addr); refusal != nil {
-		return nil, c.refused("enroll", r, refusal, nil)
-	}
 	t, err := c.openTransaction(in.TXN, wire.PurposeEnroll)
 	if err != nil {
 		return nil, c.refused("enroll", r, refuseTransaction(), nil)

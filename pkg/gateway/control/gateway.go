@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -14,10 +15,10 @@ func (c *Control) gatewayHandler() http.Handler {
 		wire.PathDiscovery:    {http.MethodGet: c.discovery},
 		wire.PathJWKS:         {http.MethodGet: c.jwks},
 		wire.PathDeviceNonce:  {http.MethodPost: c.nonce},
-		wire.PathDeviceCheck:  {http.MethodPost: answer(c.deviceCheck)},
-		wire.PathDeviceEnroll: {http.MethodPost: answer(c.enroll)},
-		wire.PathSession:      {http.MethodPost: answer(c.session)},
-		wire.PathSessionRenew: {http.MethodPost: answer(c.renewExpired)},
+		wire.PathDeviceCheck:  {http.MethodPost: answer(c, door{"check", audit.EventDeviceCheck, c.checks, maxStatement}, c.deviceCheck)},
+		wire.PathDeviceEnroll: {http.MethodPost: answer(c, door{"enroll", audit.EventAuthn, c.logins, maxLogin}, c.enroll)},
+		wire.PathSession:      {http.MethodPost: answer(c, door{"session", audit.EventAuthn, c.logins, maxLogin}, c.session)},
+		wire.PathSessionRenew: {http.MethodPost: answer(c, door{"renew", audit.EventRenewed, c.logins, maxLogin}, c.renewExpired)},
 	})
 }
 

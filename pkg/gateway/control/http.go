@@ -1,22 +1,14 @@
 package control
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
-	"io"
-	"mime"
 	"net/http"
 	"strings"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/wire"
 )
-
-// maxBody bounds a request's body, in bytes: an ID token with some thousand
-// groups, and a certificate chain.
-const maxBody = 512 << 10
 
 // routes answers exact paths and methods; all else is refused in JSON.
 type routes map[string]map[string]http.HandlerFunc // path, method
@@ -57,27 +49,6 @@ func (c *Control) guard(next http.Handler) http.Handler {
 	})
 }
 
-// readJSON reads a body of the one content type, whole, and nothing after it.
-func readJSON(w http.ResponseWriter, r *http.Request, into any) *wire.Refusal {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return &wire.Refusal{Reason: wire.ReasonMalformed, Code: http.StatusUnsupportedMediaType, Message: "the body must be application/json"}
-	}
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	err := decoder.Decode(into)
-	if err == nil {
-		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-		err = errors.New("something follows the JSON")
-	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return wire.Refuse(wire.ReasonTooLarge, "", "the body is larger than %d bytes", tooLarge.Limit)
-	}
-	// The decoder's text may quote the body, in which there are secrets.
-	return wire.Refuse(wire.ReasonMalformed, "", "the body is not the JSON that is wanted here")
-}
-
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -98,23 +69,6 @@ func writeRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
 		w.Header().Set("Retry-After", "30")
 	}
 	writeJSON(w, refusal.Status(), refusal)
-}
-
-// answer runs one step and writes what came of it. Every refusal gets an id.
-func answer[Request, Response any](step func(context.Context, source, *Request) (*Response, *wire.Refusal)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		var in Request
-		refusal := readJSON(w, r, &in)
-		var out *Response
-		if refusal == nil {
-			out, refusal = step(r.Context(), sourceOf(r), &in)
-		}
-		if refusal != nil {
-			writeRefusal(w, refusal)
-			return
-		}
-		writeJSON(w, http.StatusOK, out)
-	}
 }
 
 func newDecision() wire.DecisionID { return wire.DecisionID(strings.ToLower(rand.Text())) }

@@ -94,6 +94,8 @@ func (c *Control) refuseIDToken(err error) *wire.Refusal {
 		return wire.Refuse(wire.ReasonIdPUnreachable, "try again when it is back", "the identity provider cannot be reached by the gateway")
 	case errors.Is(err, authn.ErrExpired):
 		return wire.Refuse(wire.ReasonTokenExpired, "kubectl zt login", "the identity provider's token has expired; the gateway's time is %s", c.now().UTC().Format(time.RFC3339))
+	case errors.Is(err, authn.ErrTooLarge):
+		return wire.Refuse(wire.ReasonTooLarge, hintGroups, "the identity provider's token is larger than %d bytes, most likely by its groups", authn.LoginLimit)
 	default:
 		return wire.Refuse(wire.ReasonTokenInvalid, "kubectl zt login", "the identity provider's token is not accepted")
 	}

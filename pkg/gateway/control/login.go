@@ -70,9 +70,6 @@ func (c *Control) session(ctx context.Context, from source, in *wire.SessionRequ
 	refused := func(refusal *wire.Refusal, cause error) (*wire.Certificate, *wire.Refusal) {
 		return nil, c.refused("session", r, refusal, cause)
 	}
-	if refusal := c.logins.take(from.addr); refusal != nil {
-		return refused(refusal, nil)
-	}
 	t, err := c.openTransaction(in.TXN, wire.PurposeLogin)
 	if err != nil {
 		return refused(refuseTransaction(), nil)

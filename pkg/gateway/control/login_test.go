@@ -143,7 +143,7 @@ func TestBodiesThatAreRefused(t *testing.T) {
 		{"empty", "POST", wire.PathSession, "application/json", "", 400},
 		{"a form", "POST", wire.PathSession, "application/x-www-form-urlencoded", "a=b", 415},
 		{"no type", "POST", wire.PathSession, "", "{}", 415},
-		{"too large", "POST", wire.PathSession, "application/json", `{"txn":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+		{"too large", "POST", wire.PathSession, "application/json", `{"txn":"` + strings.Repeat("x", maxLogin) + `"}`, 413},
 		{"another method", "GET", wire.PathSession, "", "", 405},
 		{"another path", "GET", "/metrics", "", "", 404},
 		{"a token on gw.", "POST", wire.PathToken, "application/json", `{"cluster":"prod"}`, 404},

@@ -25,9 +25,6 @@ func (c *Control) renewExpired(ctx context.Context, from source, in *wire.RenewR
 	refused := func(refusal *wire.Refusal, cause error) (*wire.Certificate, *wire.Refusal) {
 		return nil, c.refused("renew", r, refusal, cause)
 	}
-	if refusal := c.logins.take(from.addr); refusal != nil {
-		return refused(refusal, nil)
-	}
 	t, err := c.openTransaction(in.TXN, wire.PurposeRenew)
 	if err != nil {
 		return refused(refuseTransaction(), nil)

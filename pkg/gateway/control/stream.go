@@ -189,8 +189,8 @@ type peerKey struct{}
 func (c *Control) streamServer() *http.Server {
 	return &http.Server{
 		Handler: c.guard(c.admitted(routes{
-			wire.PathToken:       {http.MethodPost: answerPeer(c, c.token)},
-			wire.PathCertificate: {http.MethodPost: answerPeer(c, c.certificate)},
+			wire.PathToken:       {http.MethodPost: answerPeer(c, maxCluster, c.token)},
+			wire.PathCertificate: {http.MethodPost: answerPeer(c, maxLogin, c.certificate)},
 			wire.PathClusters:    {http.MethodGet: c.clusters},
 			wire.PathEvents:      {http.MethodGet: c.events},
 			wire.PathLogout:      {http.MethodPost: c.logout},
@@ -236,13 +236,21 @@ func (p *peer) record(event audit.Event) audit.Record {
 	return r
 }
 
-// answerPeer is answer for the streams.
-func answerPeer[Request, Response any](c *Control, step func(context.Context, *peer, *Request) (*Response, *wire.Refusal)) http.HandlerFunc {
+// answerPeer is answer for the streams. A peer has proved who he is, one request
+// is read of a stream at a time, and the edge bounds the streams of a device.
+func answerPeer[Request, Response any](c *Control, most int64, step func(context.Context, *peer, *Request) (*Response, *wire.Refusal)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		p := peerOf(r)
-		answer(func(ctx context.Context, _ source, in *Request) (*Response, *wire.Refusal) {
-			return step(ctx, p, in)
-		})(w, r)
+		p, in := peerOf(r), new(Request)
+		if refusal := readJSON(w, r, most, in); refusal != nil {
+			writeRefusal(w, c.refused("stream", p.record(audit.EventStream), refusal, nil))
+			return
+		}
+		out, refusal := step(r.Context(), p, in)
+		if refusal != nil {
+			writeRefusal(w, refusal)
+			return
+		}
+		writeJSON(w, http.StatusOK, out)
 	}
 }
 
