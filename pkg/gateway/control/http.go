@@ -73,8 +73,9 @@ func writeRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
 
 func newDecision() wire.DecisionID { return wire.DecisionID(strings.ToLower(rand.Text())) }
 
-// refused gives a refusal its id, counts it under step, and records it. cause
-// is for the audit log alone.
+// refused gives a refusal its id, counts it under step, and records it: one of a
+// person always, those of nobody at a bounded rate. cause is for the audit log
+// alone.
 func (c *Control) refused(step string, r audit.Record, refusal *wire.Refusal, cause error) *wire.Refusal {
 	decided := *refusal
 	decided.Decision = newDecision()
@@ -83,7 +84,7 @@ func (c *Control) refused(step string, r audit.Record, refusal *wire.Refusal, ca
 		r.Error = audit.Clip(cause.Error(), 512)
 	}
 	c.o.Metrics.Login(step, decided.Reason)
-	if decided.Reason != wire.ReasonLimit || c.floods.AllowN(c.now(), 1) {
+	if r.User != nil && decided.Reason != wire.ReasonLimit || c.floods.AllowN(c.now(), 1) {
 		_ = c.o.Audit.Event(r) // a refusal never depends on a log write
 	}
 	return &decided
