@@ -292,7 +292,7 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 			_ = stream.CloseWrite()
 		}
 	})
-	srcErr, dstErr := copyBytes(conn, stream)
+	srcErr, dstErr := copyBytes(kubectl.downward(), stream)
 	if err := cmp.Or(srcErr, dstErr); err != nil {
 		conn.Close()
 		stream.Abort()
@@ -304,32 +304,6 @@ func splice(ctx context.Context, conn net.Conn, r *bufio.Reader, stream *h2conn.
 	kubectl.last()
 	up.Wait()
 	return err
-}
-
-// upward is what kubectl sends.
-type upward struct {
-	net.Conn
-	r *bufio.Reader // in front of Conn
-
-	mu    sync.Mutex
-	until time.Time // when reading ends; set once the far side has said its last words
-}
-
-func (u *upward) Read(b []byte) (int, error) { return u.r.Read(b) }
-
-// again allows to read on after Pull has set the deadline to the past.
-func (u *upward) again() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	_ = u.SetReadDeadline(u.until)
-}
-
-// last bounds the reading from now on.
-func (u *upward) last() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.until = time.Now().Add(lastWords)
-	_ = u.SetReadDeadline(u.until)
 }
 
 // Refused is the Fault for an error of Route.Open: the edge's own words where it
