@@ -68,7 +68,7 @@ func (c *Control) expiredIdentity(text string) (trust.Identity, *wire.Refusal, e
 	}
 	// An older certificate of a session that lives by a newer one. Should the
 	// answer that brought the newer have been lost, only this one is left.
-	if record, ok := c.o.Store.Session(id.Session); ok && !c.now().After(record.NotAfter) && c.showed(record) {
+	if record, ok := c.o.Store.Session(id.Session); ok && !c.now().After(record.NotAfter) && c.showed(record.ID, record.Serial) {
 		return id, refuseLive(), nil
 	}
 	return id, nil, nil

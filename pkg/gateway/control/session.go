@@ -55,18 +55,18 @@ func (c *Control) factsOf(id trust.Identity, groups []string) revoke.Facts {
 // Facts adds to a certificate what control knows of its session: the groups. The
 // certificate has proved to be genuine, so it is also noted as shown.
 func (c *Control) Facts(id trust.Identity) revoke.Facts {
-	record, ok := c.o.Store.Session(id.Session)
-	if ok && record.Serial == id.Serial && !c.showed(record) {
+	groups, serial, ok := c.o.Store.SessionGroups(id.Session)
+	if ok && serial == id.Serial && !c.showed(id.Session, serial) {
 		c.shown.Store(id.Session, id.Serial)
 	}
-	return c.factsOf(id, record.Groups)
+	return c.factsOf(id, groups)
 }
 
 // showed reports whether the laptop has shown the session's latest certificate
 // since this process began: then the answer that brought it was not lost.
-func (c *Control) showed(record store.SessionRecord) bool {
-	serial, _ := c.shown.Load(record.ID)
-	return serial == record.Serial
+func (c *Control) showed(id wire.SessionID, latest string) bool {
+	serial, _ := c.shown.Load(id)
+	return serial == latest
 }
 
 // forget keeps what was shown for live sessions only.

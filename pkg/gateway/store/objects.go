@@ -224,10 +224,22 @@ func (s *Store) PutSession(ctx context.Context, r SessionRecord) error {
 
 // Session is one record, also of a session that ended lately.
 func (s *Store) Session(id wire.SessionID) (SessionRecord, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, ok := s.st.Sessions[id]
-	return r.clone(), ok
+	r := s.st.session(id)
+	if r == nil {
+		return SessionRecord{}, false
+	}
+	return r.clone(), true
+}
+
+// SessionGroups are the issuer's groups of the person in a session, which the
+// caller must not change, and the serial of its latest certificate. It is for
+// every request: it copies nothing and waits for no write.
+func (s *Store) SessionGroups(id wire.SessionID) (groups []string, serial string, ok bool) {
+	r := s.st.session(id)
+	if r == nil {
+		return nil, "", false
+	}
+	return r.Groups[:len(r.Groups):len(r.Groups)], r.Serial, true
 }
 
 // SessionsOf are all records of a person's sessions, also of those that ended
@@ -248,7 +260,7 @@ func (s *Store) sessions(wanted func(*SessionRecord) bool) []SessionRecord {
 	s.mu.Lock()
 	var found []SessionRecord
 	for _, r := range s.st.Sessions {
-		if wanted(&r) {
+		if wanted(r) {
 			found = append(found, r.clone())
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
@@ -28,8 +29,11 @@ type state struct {
 	// Devices by id; Revision is the sequence of the last change.
 	Devices map[wire.DeviceID]v1alpha1.DeviceStatus `json:"devices,omitempty"`
 	// Revocations, oldest first.
-	Revocations []*v1alpha1.Revocation           `json:"revocations,omitempty"`
-	Sessions    map[wire.SessionID]SessionRecord `json:"sessions,omitempty"`
+	Revocations []*v1alpha1.Revocation `json:"revocations,omitempty"`
+	// Sessions are exchanged and never changed. Every request reads one, so that
+	// has a lock of its own: the store's is held while others encode what they write.
+	Sessions map[wire.SessionID]*SessionRecord `json:"sessions,omitempty"`
+	reading  sync.RWMutex                      // held, beside the store's lock, to write Sessions
 	// Used are the hashes of UseOnce and when each may be forgotten.
 	Used map[string]time.Time `json:"used,omitempty"`
 
@@ -68,7 +72,7 @@ type useOperation struct {
 func newState() *state {
 	s := &state{
 		Devices:  map[wire.DeviceID]v1alpha1.DeviceStatus{},
-		Sessions: map[wire.SessionID]SessionRecord{},
+		Sessions: map[wire.SessionID]*SessionRecord{},
 		Used:     map[string]time.Time{},
 	}
 	s.setRevocations(nil)
@@ -96,7 +100,9 @@ func (s *state) apply(o operation) (shown bool) {
 	case o.Session != nil:
 		r := *o.Session
 		r.Version = s.Sequence
-		s.Sessions[r.ID] = r
+		s.reading.Lock()
+		s.Sessions[r.ID] = &r
+		s.reading.Unlock()
 	case o.Use != nil:
 		s.Used[o.Use.Hash] = o.Use.Expires
 	}
@@ -257,11 +263,21 @@ func (s *state) expire(now time.Time) {
 			delete(s.Used, hash)
 		}
 	}
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	for id, r := range s.Sessions {
 		if r.forgotten(now) {
 			delete(s.Sessions, id)
 		}
 	}
+}
+
+// session is one record, nil where there is none. It does not wait for the
+// store's lock.
+func (s *state) session(id wire.SessionID) *SessionRecord {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	return s.Sessions[id]
 }
 
 // The snapshot file is a line "zt-state 1 LENGTH SHA256" and the state as JSON.
