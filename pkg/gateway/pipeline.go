@@ -2,9 +2,7 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -90,7 +88,7 @@ func (x *exchange) chain() *wire.Refusal {
 // serve is the handler of all requests: the chain, and around it what must
 // happen however the chain ends.
 func (k *Kube) serve(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{kube: k, w: &answer{ResponseWriter: w}, r: r, id: newDecisionID(), began: k.o.Now(), release: func() {}}
+	x := &exchange{kube: k, w: &answer{ResponseWriter: w}, r: r, id: audit.NewDecision(), began: k.o.Now(), release: func() {}}
 	x.link, _ = r.Context().Value(linkKey{}).(*link)
 	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	defer x.finish()
@@ -151,16 +149,6 @@ func (x *exchange) numbered(refusal *wire.Refusal) *wire.Refusal {
 	copied := *refusal
 	copied.Decision = x.id
 	return &copied
-}
-
-var decisionIDs = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
-// newDecisionID is 80 random bits: nobody can guess another's, and a person can
-// type one.
-func newDecisionID() wire.DecisionID {
-	var random [10]byte
-	_, _ = rand.Read(random[:]) // never fails
-	return wire.DecisionID(decisionIDs.EncodeToString(random[:]))
 }
 
 // accept looks at what a request must be before anything else about it counts.

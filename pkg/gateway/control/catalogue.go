@@ -7,6 +7,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/gateway/store"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -17,7 +18,7 @@ func (c *Control) clusters(w http.ResponseWriter, r *http.Request) {
 	p := peerOf(r)
 	list, _, refusal := c.catalogue(p.identity)
 	if refusal != nil {
-		writeRefusal(w, c.refused("catalogue", p.record(audit.EventStream), refusal, nil))
+		edge.WriteRefusal(w, c.refused("catalogue", p.record(audit.EventStream), refusal, nil))
 		return
 	}
 	writeJSON(w, http.StatusOK, wire.ClusterList{Clusters: list})

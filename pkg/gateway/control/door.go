@@ -13,6 +13,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/authn"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -64,12 +65,12 @@ func answer[Request, Response any](c *Control, d door, step func(context.Context
 		refusal := c.pass(w, r, d, from, in)
 		if refusal != nil {
 			record := audit.Record{Event: d.event, Source: from.String(), UserAgent: from.userAgent}
-			writeRefusal(w, c.refused(d.step, record, refusal, nil))
+			edge.WriteRefusal(w, c.refused(d.step, record, refusal, nil))
 			return
 		}
 		out, refusal := step(r.Context(), from, in)
 		if refusal != nil {
-			writeRefusal(w, refusal)
+			edge.WriteRefusal(w, refusal)
 			return
 		}
 		writeJSON(w, http.StatusOK, out)

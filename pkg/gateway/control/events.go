@@ -11,6 +11,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -129,11 +130,11 @@ func (c *Control) logout(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
 	defer cancel()
 	if refusal := c.allowed("logout", record); refusal != nil {
-		writeRefusal(w, refusal)
+		edge.WriteRefusal(w, refusal)
 		return
 	}
 	if err := c.endSession(ctx, p); err != nil {
-		writeRefusal(w, c.refused("logout", record, refuseStore(), err))
+		edge.WriteRefusal(w, c.refused("logout", record, refuseStore(), err))
 		return
 	}
 	c.o.Metrics.Login("logout", "")

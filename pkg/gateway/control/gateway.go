@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -51,7 +52,7 @@ func (c *Control) nonce(w http.ResponseWriter, _ *http.Request) {
 	nonce, err := c.verifier.Nonce()
 	if err != nil {
 		c.log.Error("no nonce", "error", err)
-		writeRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
+		edge.WriteRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
 		return
 	}
 	writeJSON(w, http.StatusOK, nonce)

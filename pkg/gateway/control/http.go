@@ -1,12 +1,11 @@
 package control
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -16,7 +15,7 @@ type routes map[string]map[string]http.HandlerFunc // path, method
 func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	methods, ok := rs[r.URL.Path]
 	if !ok {
-		writeRefusal(w, &wire.Refusal{Reason: wire.ReasonMalformed, Code: http.StatusNotFound, Message: "there is nothing here"})
+		edge.WriteRefusal(w, &wire.Refusal{Reason: wire.ReasonMalformed, Code: http.StatusNotFound, Message: "there is nothing here"})
 		return
 	}
 	handler, ok := methods[r.Method]
@@ -24,7 +23,7 @@ func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for method := range methods {
 			w.Header().Add("Allow", method)
 		}
-		writeRefusal(w, wire.Refuse(wire.ReasonMethod, "", "%s is not for this path", audit.Clip(r.Method, 16)))
+		edge.WriteRefusal(w, wire.Refuse(wire.ReasonMethod, "", "%s is not for this path", audit.Clip(r.Method, 16)))
 		return
 	}
 	handler(w, r)
@@ -43,7 +42,7 @@ func (c *Control) guard(next http.Handler) http.Handler {
 			}
 			c.o.Metrics.Panic("control")
 			c.log.Error("panic in a request", "path", r.URL.Path, "panic", p)
-			writeRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
+			edge.WriteRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
 		}()
 		next.ServeHTTP(w, r)
 	})
@@ -61,24 +60,12 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Write(body)
 }
 
-func writeRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
-	if refusal.Decision != "" {
-		w.Header().Set(wire.HeaderDecision, string(refusal.Decision))
-	}
-	if refusal.Reason == wire.ReasonLimit {
-		w.Header().Set("Retry-After", "30")
-	}
-	writeJSON(w, refusal.Status(), refusal)
-}
-
-func newDecision() wire.DecisionID { return wire.DecisionID(strings.ToLower(rand.Text())) }
-
 // refused gives a refusal its id, counts it under step, and records it: one of a
 // person always, those of nobody at a bounded rate. cause is for the audit log
 // alone.
 func (c *Control) refused(step string, r audit.Record, refusal *wire.Refusal, cause error) *wire.Refusal {
 	decided := *refusal
-	decided.Decision = newDecision()
+	decided.Decision = audit.NewDecision()
 	r.ID, r.Decision, r.Reason, r.Message, r.Code = decided.Decision, audit.Refused, decided.Reason, decided.Message, decided.Status()
 	if cause != nil {
 		r.Error = audit.Clip(cause.Error(), 512)
@@ -95,7 +82,7 @@ func (c *Control) refused(step string, r audit.Record, refusal *wire.Refusal, ca
 func (c *Control) allowed(step string, r audit.Record) *wire.Refusal {
 	r.Decision = audit.Allowed
 	if r.ID == "" {
-		r.ID = newDecision()
+		r.ID = audit.NewDecision()
 	}
 	if err := c.o.Audit.Event(r); err != nil {
 		c.o.Metrics.Login(step, wire.ReasonAuditFailed)

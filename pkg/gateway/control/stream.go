@@ -212,11 +212,11 @@ func (c *Control) admitted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, _ := r.Context().Value(peerKey{}).(*peer)
 		if p == nil { // cannot be: every stream is entered before it is served
-			writeRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
+			edge.WriteRefusal(w, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"))
 			return
 		}
 		if refusal := p.refusal(c.now()); refusal != nil {
-			writeRefusal(w, c.refused("stream", p.record(audit.EventStream), refusal, nil))
+			edge.WriteRefusal(w, c.refused("stream", p.record(audit.EventStream), refusal, nil))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -242,12 +242,12 @@ func answerPeer[Request, Response any](c *Control, most int64, step func(context
 	return func(w http.ResponseWriter, r *http.Request) {
 		p, in := peerOf(r), new(Request)
 		if refusal := readJSON(w, r, most, in); refusal != nil {
-			writeRefusal(w, c.refused("stream", p.record(audit.EventStream), refusal, nil))
+			edge.WriteRefusal(w, c.refused("stream", p.record(audit.EventStream), refusal, nil))
 			return
 		}
 		out, refusal := step(r.Context(), p, in)
 		if refusal != nil {
-			writeRefusal(w, refusal)
+			edge.WriteRefusal(w, refusal)
 			return
 		}
 		writeJSON(w, http.StatusOK, out)

@@ -2,9 +2,7 @@ package edge
 
 import (
 	"context"
-	"crypto/rand"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -150,13 +148,13 @@ func (t *tunnel) refuse(w http.ResponseWriter, to target, refusal *wire.Refusal)
 }
 
 func (t *tunnel) refusePlain(w http.ResponseWriter, refusal *wire.Refusal) {
-	writeRefusal(w, t.decide("", refusal))
+	WriteRefusal(w, t.decide("", refusal))
 }
 
 // decide records a refusal and gives it an id, on a copy: refusals may be shared.
 func (t *tunnel) decide(cluster wire.ClusterName, refusal *wire.Refusal) *wire.Refusal {
 	decided := *refusal
-	decided.Decision = newDecision()
+	decided.Decision = audit.NewDecision()
 	t.edge.o.Metrics.Refused("edge", decided.Reason)
 	t.edge.record(t.note(audit.Record{
 		ID: decided.Decision, Decision: audit.Refused, Reason: decided.Reason, Message: decided.Message,
@@ -164,8 +162,6 @@ func (t *tunnel) decide(cluster wire.ClusterName, refusal *wire.Refusal) *wire.R
 	}))
 	return &decided
 }
-
-func newDecision() wire.DecisionID { return wire.DecisionID(strings.ToLower(rand.Text())) }
 
 // recoverPanic ends one stream and not the process.
 func (t *tunnel) recoverPanic() {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/ca"
 	"github.com/kube-zt/zt/pkg/h2conn"
 	"github.com/kube-zt/zt/pkg/trust"
@@ -59,7 +60,7 @@ func refusedTargets(t *testing.T, status func(int) bool, targets ...string) {
 		if !status(refused.Status) {
 			t.Errorf("CONNECT %s: %d %v", target, refused.Status, refused.Refusal)
 		}
-		if refused.Refusal.Decision == "" {
+		if len(refused.Refusal.Decision) != len(audit.NewDecision()) {
 			t.Errorf("CONNECT %s: no decision id", target)
 		}
 	}

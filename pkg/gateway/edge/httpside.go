@@ -69,7 +69,7 @@ func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, client netip.Add
 // misdirected answers whoever asked for a name that is not ours (RFC 9110,
 // 15.5.20): the certificate that he saw is not for it either.
 func misdirected(w http.ResponseWriter, _ *http.Request) {
-	writeRefusal(w, wire.Refuse(wire.ReasonWrongHost, "", "this name is not served here"))
+	WriteRefusal(w, wire.Refuse(wire.ReasonWrongHost, "", "this name is not served here"))
 }
 
 // sameHost refuses a request whose Host is another name than that of the TLS
@@ -89,14 +89,19 @@ func sameHost(next http.Handler) http.Handler {
 	})
 }
 
-// writeRefusal answers a plain request.
-func writeRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
+// WriteRefusal answers a plain request, here and on gw.DOMAIN and control's
+// streams.
+func WriteRefusal(w http.ResponseWriter, refusal *wire.Refusal) {
 	body, err := json.Marshal(refusal)
 	if err != nil {
 		body = []byte("{}")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if refusal.Reason == wire.ReasonLimit {
+		w.Header().Set("Retry-After", "30")
+	}
 	if refusal.Decision != "" {
 		w.Header().Set(wire.HeaderDecision, string(refusal.Decision))
 	}
