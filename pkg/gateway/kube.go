@@ -198,6 +198,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		Direct:      k.directTLS,
 		Now:         o.Now,
 		Replay:      &evidence.ReplayCache{},
+		Chains:      &evidence.ChainCache{},
 	}
 	k.links.init(k)
 	k.server = k.newServer()

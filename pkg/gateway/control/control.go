@@ -139,6 +139,7 @@ func New(o Options) (*Control, error) {
 		Certificate: trust.GetCertificate(o.Authorities.ServerLeaf(wire.ControlName)),
 		Now:         o.Now,
 		Replay:      new(evidence.ReplayCache),
+		Chains:      new(evidence.ChainCache),
 	}
 	changed := make(chan struct{})
 	c.changed.Store(&changed)
