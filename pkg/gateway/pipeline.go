@@ -236,7 +236,7 @@ func (x *exchange) register() *wire.Refusal {
 		x.facts = x.kube.o.Facts(*peer)
 	}
 	f := &x.facts
-	f.Cluster, f.User, f.IssuedAt = x.kube.name, x.who.User, x.who.Issued
+	f.Cluster, f.User = x.kube.name, x.who.User
 	if x.who.Kind == authn.Control {
 		f.Roles, f.Epoch = x.who.Roles, x.who.Epoch
 	} else {

@@ -191,7 +191,7 @@ func byDevice(most func() int) *limit.Slots[wire.Thumbprint] {
 // CertificateFacts are what a trust certificate says about itself.
 func CertificateFacts(id trust.Identity) revoke.Facts {
 	return revoke.Facts{
-		User: id.User, Device: id.Device, Key: id.Key, Session: id.Session, Serial: id.Serial, IssuedAt: id.NotBefore,
+		User: id.User, Device: id.Device, Key: id.Key, Session: id.Session, Serial: id.Serial,
 	}
 }
 

@@ -1,8 +1,6 @@
 package revoke
 
 import (
-	"time"
-
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -19,8 +17,6 @@ type Facts struct {
 	Serial  string // of the certificate, lower-case hex
 	Roles   []wire.Role
 	Cluster wire.ClusterName
-	// IssuedAt of the credential shown.
-	IssuedAt time.Time
 	// Epoch of the state on which Roles were evaluated.
 	Epoch wire.Epoch
 }
