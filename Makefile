@@ -26,12 +26,15 @@ demo: controlplane ## the main job on loopback, then stays up; ONCE=1 ends by it
 	go run ./test/demo $(if $(ONCE),--once)
 
 # A test that fails on a crowded machine is run again, twice at most, and only
-# when few have failed; the summary names it all the same.
+# when few have failed; the summary names it all the same. A data race may hide
+# in a second run, so whoever has seen one says so at the end.
 GOTESTSUM := $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=2 --rerun-fails-max-failures=5
+RACES     := $(or $(TMPDIR),/tmp)/zt-race-$(shell echo $$$$).json
 
 test: packages controlplane ## unit, race, end to end on the real control plane, fences, lint
 	$(GOTESTSUM) --packages ./... -- -timeout 20m
-	CGO_ENABLED=1 $(GOTESTSUM) --packages './pkg/... ./cmd/...' -- -race -short -timeout 20m
+	CGO_ENABLED=1 $(GOTESTSUM) --jsonfile $(RACES) --packages './pkg/... ./cmd/...' -- -race -short -timeout 20m
+	@if grep -q 'WARNING: DATA RACE' $(RACES); then echo 'a data race was seen: $(RACES)' >&2; exit 1; fi; rm -f $(RACES)
 	$(MAKE) lint
 
 soak: packages controlplane ## the long and full-count forms of the tests
