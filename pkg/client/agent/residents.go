@@ -8,7 +8,6 @@ import (
 	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/session"
 	"github.com/kube-zt/zt/pkg/client/tunnel"
-	"github.com/kube-zt/zt/pkg/h2conn"
 )
 
 // resident is a session that lives in the agent.
@@ -103,7 +102,7 @@ func (a *Agent) route(name string) (tunnel.Route, string) {
 	if err != nil {
 		return nil, ""
 	}
-	return addressedRoute{r.Session, a}, secret
+	return r.Session, secret
 }
 
 // addressed makes the hints of a request for profile n mean that profile, also
@@ -113,28 +112,4 @@ func (a *Agent) addressed(n profile.Name, f *fault.Fault) *fault.Fault {
 		return f
 	}
 	return f.ForProfile(string(n))
-}
-
-// addressedRoute does so for what the proxy answers.
-type addressedRoute struct {
-	*session.Session
-	agent *Agent
-}
-
-// Target implements tunnel.Route.
-func (r addressedRoute) Target(host string) (tunnel.Target, error) {
-	t, err := r.Session.Target(host)
-	if err != nil {
-		err = r.agent.addressed(r.Profile().Name, fault.Of(err))
-	}
-	return t, err
-}
-
-// Open implements tunnel.Route.
-func (r addressedRoute) Open(ctx context.Context, t *tunnel.Target) (*h2conn.Stream, error) {
-	stream, err := r.Session.Open(ctx, t)
-	if err != nil {
-		err = r.agent.addressed(r.Profile().Name, tunnel.Refused(err))
-	}
-	return stream, err
 }

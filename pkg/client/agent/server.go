@@ -103,7 +103,9 @@ func New(cfg Config) *Agent {
 	}
 	a.log, a.fan = newLog(cfg.Log, cfg.Debug)
 	a.env.Store(&tunnel.Environment{})
-	a.proxy = &tunnel.Proxy{Log: a.log, Routes: a.route}
+	a.proxy = &tunnel.Proxy{Log: a.log, Routes: a.route, Address: func(name string, f *fault.Fault) *fault.Fault {
+		return a.addressed(profile.Name(name), f)
+	}}
 	a.ports = &ports{home: cfg.Home, proxy: a.proxy, start: a.run}
 	a.logins = &logins{start: a.run, pending: map[profile.Name]*pending{}}
 	a.budget = &budget{now: cfg.Now, failed: map[string]failure{}, begun: map[string]time.Time{}}

@@ -443,3 +443,31 @@ func TestHiddenClusterIsReachedByName(t *testing.T) {
 	err := r.get(attended(agent.OpConnect), agent.ClusterArgs{Cluster: "nowhere"}, nil)
 	wantFault(t, err, fault.ExitRefused, `no cluster "nowhere"`)
 }
+
+// What the proxy answers names the profile that kubectl came with, also where it is
+// not the current one: a stale secret, and what the edge said to the attempt before.
+func TestProxyHintsMeanTheProfile(t *testing.T) {
+	t.Parallel()
+	r, access, token := ready(t, idp.Options{}, func(s *gatewaytest.State) {
+		s.RefuseConnect = &wire.Refusal{Reason: wire.ReasonClusterDown, Message: "prod is away", Hint: "kubectl zt clusters"}
+	})
+	if err := r.get(agent.Request{Op: agent.OpTrust}, agent.TrustArgs{Gateway: r.gw.URL(), Pin: pinOf(r), Name: "second"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(r.kubectl(access, "prod"), "prod", token); err == nil {
+		t.Fatal("got through")
+	}
+	var last error
+	eventually(t, "the next attempt hears why", func() bool {
+		_, last = do(r.kubectl(access, "prod"), "prod", token)
+		return last != nil && strings.Contains(last.Error(), "prod is away")
+	})
+	if !strings.Contains(last.Error(), "(kubectl zt --profile zt.test clusters)") {
+		t.Errorf("remembered: %v", last)
+	}
+	stale := access
+	stale.Secret = "of yesterday"
+	if _, status := r.rawConnect(stale, "prod.zt.test"); !strings.Contains(status, " 407 ") || !strings.Contains(status, "(kubectl zt --profile zt.test kubeconfig)") {
+		t.Errorf("a stale secret: %q", status)
+	}
+}

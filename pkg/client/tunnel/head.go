@@ -116,6 +116,12 @@ func (h *head) credentials() (profile, secret string, ok bool) {
 	return strings.Cut(string(decoded), ":")
 }
 
+// profile is what the client says, and not to be believed.
+func (h *head) profile() string {
+	name, _, _ := h.credentials()
+	return name
+}
+
 // sameSecret takes the same time for all wrong secrets of any length.
 func sameSecret(got, want string) bool {
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))

@@ -67,6 +67,9 @@ type Proxy struct {
 	// Owner tells the user id behind a connection, for the secretless port; nil
 	// means the operating system's word.
 	Owner func(peer, own netip.AddrPort) (int, error)
+	// Address makes the hints of a refusal mean the profile that was asked for, or
+	// that the client says it is of. Nil leaves them as they are.
+	Address func(profile string, f *fault.Fault) *fault.Fault
 
 	mu     sync.Mutex
 	causes map[string]cause         // by profile and host
@@ -136,6 +139,10 @@ func (p *Proxy) serve(ctx context.Context, conn net.Conn, open string) {
 		return
 	}
 	if no := p.connect(ctx, conn, r, h, open); no != nil {
+		// The one place that every refusal passes, whoever made or remembered it.
+		if p.Address != nil {
+			no.fault = p.Address(cmp.Or(open, h.profile()), no.fault)
+		}
 		p.Log.Debug("CONNECT refused", "status", no.status, "why", no.fault.What)
 		no.answer(conn)
 	}
