@@ -18,6 +18,7 @@ import (
 	"github.com/kube-zt/zt/pkg/api/manifest"
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway"
+	"github.com/kube-zt/zt/pkg/gateway/files"
 )
 
 type serveFlags struct {
@@ -42,7 +43,7 @@ func newServeCommand(streams genericiooptions.IOStreams) *cobra.Command {
 }
 
 func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags serveFlags) error {
-	configuration, err := readConfiguration(flags.config)
+	configuration, err := readConfiguration(ctx, flags.config)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,9 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 
 	g, err := gateway.New(ctx, gateway.Config{
 		Configuration: configuration, Logger: logger, File: flags.config,
-		Read: func() (*v1alpha1.GatewayConfiguration, error) { return readConfiguration(flags.config) },
+		Parse: func(data []byte) (*v1alpha1.GatewayConfiguration, error) {
+			return parseConfiguration(flags.config, data)
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("%w\nhint: zt-gateway check %s", err, filepath.Join(configuration.Directory, "config"))
@@ -77,13 +80,18 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 	return g.Run(ctx)
 }
 
-// readConfiguration returns every problem with its place, a line each. Paths in
-// the file are relative to it.
-func readConfiguration(file string) (*v1alpha1.GatewayConfiguration, error) {
-	raw, err := os.ReadFile(file)
+// readConfiguration waits for a file that is being written.
+func readConfiguration(ctx context.Context, file string) (*v1alpha1.GatewayConfiguration, error) {
+	read, err := files.Read(ctx, file)
 	if err != nil {
 		return nil, fmt.Errorf("%w\nhint: zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID", err)
 	}
+	return parseConfiguration(file, read.Data[0])
+}
+
+// parseConfiguration returns every problem with its place, a line each. Paths in
+// the file are relative to it.
+func parseConfiguration(file string, raw []byte) (*v1alpha1.GatewayConfiguration, error) {
 	c, problems := manifest.DecodeGateway(file, raw, time.Now())
 	if len(problems) > 0 {
 		var faults []error

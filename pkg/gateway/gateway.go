@@ -32,6 +32,7 @@ import (
 	"github.com/kube-zt/zt/pkg/gateway/ca"
 	"github.com/kube-zt/zt/pkg/gateway/control"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/files"
 	"github.com/kube-zt/zt/pkg/gateway/metrics"
 	"github.com/kube-zt/zt/pkg/gateway/revoke"
 	"github.com/kube-zt/zt/pkg/gateway/store"
@@ -46,10 +47,11 @@ const probePeriod = time.Minute
 type Config struct {
 	// Configuration is defaulted and validated; its paths are absolute.
 	Configuration *v1alpha1.GatewayConfiguration
-	// File is where Configuration came from, and Read reads it again; both may be
-	// unset, and then nothing of it changes while the gateway runs.
+	// File is where Configuration came from, and Parse makes one of what stands in
+	// it later; both may be unset, and then nothing of it changes while the gateway
+	// runs.
 	File   string
-	Read   func() (*v1alpha1.GatewayConfiguration, error)
+	Parse  func(data []byte) (*v1alpha1.GatewayConfiguration, error)
 	Logger *slog.Logger     // may be nil
 	Now    func() time.Time // may be nil
 }
@@ -57,7 +59,7 @@ type Config struct {
 // Gateway is the whole process but its command line. Make it with New.
 type Gateway struct {
 	config atomic.Pointer[v1alpha1.GatewayConfiguration]
-	read   func() (*v1alpha1.GatewayConfiguration, error) // nil: never again
+	parse  func(data []byte) (*v1alpha1.GatewayConfiguration, error) // nil without a file
 	log    *slog.Logger
 	now    func() time.Time
 
@@ -83,7 +85,7 @@ type Gateway struct {
 // nothing yet. lifetime bounds background work of libraries; Run comes next, or
 // Close.
 func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
-	g := &Gateway{log: c.Logger, now: c.Now, read: c.Read}
+	g := &Gateway{log: c.Logger, now: c.Now, parse: c.Parse}
 	g.config.Store(c.Configuration)
 	g.files.add("configuration", g.reloadConfiguration, c.File)
 	if g.log == nil {
@@ -155,12 +157,12 @@ func (g *Gateway) openTokens(lifetime context.Context) (err error) {
 	if file == "" {
 		return nil
 	}
-	raw, err := os.ReadFile(file)
+	g.files.add("issuers", g.reloadIssuers, file)
+	read, err := files.Read(lifetime, file)
 	if err != nil {
 		return fmt.Errorf("furtherIssuersFile: %w", err)
 	}
-	g.files.add("issuers", g.reloadIssuers, file)
-	g.further, err = authn.NewFurtherIssuers(lifetime, raw, authn.FurtherOptions{
+	g.further, err = authn.NewFurtherIssuers(lifetime, read.Data[0], authn.FurtherOptions{
 		LoginClientID:  g.c().OIDC.ClientID,
 		ControlIssuer:  g.tokenIssuer(),
 		UsernamePrefix: g.c().OIDC.UsernamePrefix,
@@ -239,14 +241,16 @@ func (g *Gateway) newKube(cluster *v1alpha1.TargetCluster) (*Kube, error) {
 
 func (g *Gateway) trustRoots() *x509.CertPool { return g.authorities.Roots(trust.Trust) }
 
-func (g *Gateway) openEdge(context.Context) (err error) {
-	names, aliases := []string{g.gatewayName()}, g.aliases()
-	certificate := trust.GetCertificate(g.authorities.ServerLeaf(append(names, aliases...)...))
-	if files := g.c().Certificate; files != nil {
-		if g.certificate, err = openCertificateFile(files.CertFile, files.KeyFile); err != nil {
+func (g *Gateway) openEdge(lifetime context.Context) (err error) {
+	aliases := g.aliases()
+	names := append([]string{g.gatewayName()}, aliases...)
+	certificate := trust.GetCertificate(g.authorities.ServerLeaf(names...))
+	if pair := g.c().Certificate; pair != nil {
+		g.certificate = &certificateFile{certFile: pair.CertFile, keyFile: pair.KeyFile, names: names, now: g.now}
+		g.files.add("certificate", g.certificate.load, pair.CertFile, pair.KeyFile)
+		if err := g.certificate.open(lifetime); err != nil {
 			return err
 		}
-		g.files.add("certificate", g.certificate.load, files.CertFile, files.KeyFile)
 		certificate = g.certificate.get
 	}
 	g.edge, err = edge.New(edge.Options{

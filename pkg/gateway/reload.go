@@ -3,10 +3,10 @@ package gateway
 import (
 	"context"
 	"errors"
-	"os"
-	"slices"
 	"sync"
 	"time"
+
+	"github.com/kube-zt/zt/pkg/gateway/files"
 )
 
 // filePeriod is how often files are looked at.
@@ -20,7 +20,7 @@ func (g *Gateway) Reload(ctx context.Context) error {
 	if err != nil {
 		g.log.Error("the objects were not loaded, the old ones stay", "error", err)
 	}
-	return errors.Join(err, g.reloadFiles(false), g.audit.Reopen())
+	return errors.Join(err, g.reloadFiles(ctx, false), g.audit.Reopen())
 }
 
 // watchFiles loads files when they change, until ctx ends.
@@ -32,22 +32,28 @@ func (g *Gateway) watchFiles(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = g.reloadFiles(true)
+			_ = g.reloadFiles(ctx, true)
 		}
 	}
 }
 
 // reloadFiles loads all that is watched, or what looks different from the last
 // time. Each fault is logged and counted, and a condition says that it lasts.
-func (g *Gateway) reloadFiles(changedOnly bool) error {
+func (g *Gateway) reloadFiles(ctx context.Context, changedOnly bool) error {
 	g.files.mu.Lock()
 	defer g.files.mu.Unlock()
 	var faults []error
 	for _, f := range g.files.all {
-		if !f.changed() && changedOnly {
+		if changedOnly && files.Print(f.paths...) == f.seen {
 			continue
 		}
-		err := f.load()
+		data, err := f.read(ctx)
+		if err == nil {
+			err = f.load(data)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		g.metrics.Reload(f.what, err)
 		g.metrics.Condition(f.what, "Stale", err != nil)
 		if err != nil {
@@ -62,8 +68,8 @@ func (g *Gateway) reloadFiles(changedOnly bool) error {
 
 // reloadConfiguration puts in force what can change while the gateway runs, and
 // says what waits for the next start.
-func (g *Gateway) reloadConfiguration() error {
-	next, err := g.read()
+func (g *Gateway) reloadConfiguration(data [][]byte) error {
+	next, err := g.parse(data[0])
 	if err != nil {
 		return err
 	}
@@ -77,13 +83,7 @@ func (g *Gateway) reloadConfiguration() error {
 	return nil
 }
 
-func (g *Gateway) reloadIssuers() error {
-	raw, err := os.ReadFile(g.c().FurtherIssuersFile)
-	if err != nil {
-		return err
-	}
-	return g.further.Reload(raw)
-}
+func (g *Gateway) reloadIssuers(data [][]byte) error { return g.further.Reload(data[0]) }
 
 // watchedFiles are the files beside the objects that are loaded again when they
 // change.
@@ -92,38 +92,26 @@ type watchedFiles struct {
 	all []*watchedFile
 }
 
+// watchedFile is one file, or some that belong together.
 type watchedFile struct {
 	what  string // "certificate"
 	paths []string
-	load  func() error
-	seen  []fileVersion
-}
-
-// fileVersion tells one content of a file from another, cheaply.
-type fileVersion struct {
-	modified time.Time
-	size     int64
+	load  func(data [][]byte) error
+	seen  string // of files.Print when they were read last
 }
 
 // add watches paths from what they are now on; without a path it does nothing.
-func (w *watchedFiles) add(what string, load func() error, paths ...string) {
-	if paths[0] == "" {
-		return
+// Whoever reads them himself reads them after it.
+func (w *watchedFiles) add(what string, load func(data [][]byte) error, paths ...string) {
+	if paths[0] != "" {
+		w.all = append(w.all, &watchedFile{what: what, paths: paths, load: load, seen: files.Print(paths...)})
 	}
-	f := &watchedFile{what: what, paths: paths, load: load}
-	f.changed()
-	w.all = append(w.all, f)
 }
 
-// changed reports whether the files look different from the last time.
-func (f *watchedFile) changed() bool {
-	now := make([]fileVersion, len(f.paths))
-	for i, path := range f.paths {
-		if info, err := os.Stat(path); err == nil { // else in the middle of being replaced
-			now[i] = fileVersion{info.ModTime(), info.Size()}
-		}
-	}
-	changed := !slices.Equal(now, f.seen)
-	f.seen = now
-	return changed
+// read is the content of the files, whole: what is being written is waited for,
+// now or, when that takes too long, at the next look.
+func (f *watchedFile) read(ctx context.Context) ([][]byte, error) {
+	r, err := files.Read(ctx, f.paths...)
+	f.seen = r.Print
+	return r.Data, err
 }

@@ -2,28 +2,40 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/files"
+	"github.com/kube-zt/zt/pkg/gateway/metrics"
 	"github.com/kube-zt/zt/test/idp"
 )
 
-// TestConfigurationReload: what can change while the gateway runs does, what
-// cannot is named, and a fault changes nothing.
-func TestConfigurationReload(t *testing.T) {
+// TestV200GatewayConfiguration: what can change while the gateway runs does, what
+// cannot is named, and a fault changes nothing but the log and the metrics.
+func TestV200GatewayConfiguration(t *testing.T) {
 	t.Parallel()
 	var next *v1alpha1.GatewayConfiguration
 	var fault error
+	log, lines := logged()
 	w := newWhole(t, time.Second, func(w *whole, c *Config) {
 		c.File = w.file("gateway.yaml", "first")
-		c.Read = func() (*v1alpha1.GatewayConfiguration, error) { return next, fault }
+		c.Parse = func([]byte) (*v1alpha1.GatewayConfiguration, error) { return next, fault }
+		c.Logger = log
 	})
 	const (
 		reloads = `zt_reloads_total{result="error",source="configuration"}`
@@ -38,6 +50,9 @@ func TestConfigurationReload(t *testing.T) {
 	}
 	if series(w.Gateway, reloads) != "1" || series(w.Gateway, stale) != "1" {
 		t.Errorf("reloads %q, stale %q", series(w.Gateway, reloads), series(w.Gateway, stale))
+	}
+	if !strings.Contains(lines(), "not loaded, the old one stays") || !strings.Contains(lines(), "gateway.yaml:3: unknown field") {
+		t.Error(lines())
 	}
 
 	next, fault = old.DeepCopy(), nil
@@ -61,6 +76,62 @@ func TestConfigurationReload(t *testing.T) {
 		t.Error("nothing waits any more")
 	}
 }
+
+// TestV201GatewayConfiguration: of a file that is cut and written again, piece by
+// piece, only the whole is loaded, by notice of a change and by SIGHUP alike.
+func TestV201GatewayConfiguration(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	write := func(text string) { must(t, os.WriteFile(path, []byte(text), 0o600)) }
+	write("first")
+	// On the bubble's clock every file is of the future, so it counts as new.
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var loaded []string
+		g := &Gateway{metrics: metrics.New(), log: slog.New(slog.DiscardHandler), clusters: &clusters{}}
+		g.files.add("configuration", func(data [][]byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			loaded = append(loaded, string(data[0]))
+			return nil
+		}, path)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { g.watchFiles(ctx) })
+		pieces := func(text string) {
+			for i := range len(text) { // every pause is shorter than what must be still
+				write(text[:i])
+				time.Sleep(files.Settle * 4 / 5)
+			}
+			write(text)
+		}
+		pieces("the second, which is written while somebody looks") // for several seconds
+		time.Sleep(2 * filePeriod)
+		cancel() // a bubble's clock stands while somebody waits for a mutex
+		running.Wait()
+		write("half")
+		running.Go(func() { pieces("the third") })
+		synctest.Wait()
+		must(t, g.reloadFiles(t.Context(), false))
+		running.Wait()
+		want := []string{"the second, which is written while somebody looks", "the third"}
+		if diff := cmp.Diff(want, loaded); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// logged collects log lines.
+func logged() (*slog.Logger, func() string) {
+	var mu sync.Mutex
+	var b bytes.Buffer
+	w := writerFunc(func(p []byte) (int, error) { mu.Lock(); defer mu.Unlock(); return b.Write(p) })
+	return slog.New(slog.NewTextHandler(w, nil)), func() string { mu.Lock(); defer mu.Unlock(); return b.String() }
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // TestIssuersReload: a stream that a further issuer's token began ends when that
 // issuer is no longer accepted.

@@ -10,6 +10,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/files"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -188,7 +189,7 @@ func (s *Store) Run(ctx context.Context) error {
 			if event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename) {
 				delete(watched, event.Name) // a directory that comes back is another one
 			}
-			if err := sleep(ctx, gather); err != nil {
+			if err := files.Sleep(ctx, gather); err != nil {
 				return nil
 			}
 		case err := <-w.Errors:

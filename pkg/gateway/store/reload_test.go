@@ -16,6 +16,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kube-zt/zt/pkg/gateway/files"
 	"github.com/kube-zt/zt/pkg/gateway/policy"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -171,7 +172,7 @@ func TestV201NeverHalfApplied(t *testing.T) {
 	read := 0
 	for end := time.Now().Add(time.Duration(rounds(20_000)) * time.Millisecond); time.Now().Before(end); {
 		got, err := readOnce(config)
-		if errors.Is(err, errUnstable) {
+		if errors.Is(err, files.ErrUnstable) {
 			continue
 		}
 		if err != nil {
@@ -342,7 +343,7 @@ func TestUnstableTree(t *testing.T) {
 		write("half")
 		go func() {
 			for i := range 10 { // every pause is shorter than what must be still
-				time.Sleep(settle * 4 / 5)
+				time.Sleep(files.Settle * 4 / 5)
 				write(fmt.Sprint("half ", i))
 			}
 			write("whole")
@@ -358,11 +359,11 @@ func TestUnstableTree(t *testing.T) {
 		writing.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				write(fmt.Sprint(i))
-				time.Sleep(settle / 2)
+				time.Sleep(files.Settle / 2)
 			}
 		})
 		defer writing.Wait()
-		if _, err := readTree(ctx, root); !errors.Is(err, errUnstable) {
+		if _, err := readTree(ctx, root); !errors.Is(err, files.ErrUnstable) {
 			t.Error(err)
 		}
 		cancel()

@@ -16,23 +16,14 @@ import (
 	"time"
 
 	"github.com/kube-zt/zt/pkg/api/manifest"
+	"github.com/kube-zt/zt/pkg/gateway/files"
 )
 
 const (
-	// settle is how long a tree that was touched lately must stay the same.
-	settle = 150 * time.Millisecond
-	// lately: what is older than this was not being written a moment ago.
-	lately = 2 * time.Second
-	// stableWithin bounds the wait for a tree that changes all the time.
-	stableWithin = 5 * time.Second
-
 	mostFiles = 10_000
 	mostBytes = 64 << 20
 	deepest   = 8
 )
-
-// errUnstable: the tree changed in every moment in which it was looked at.
-var errUnstable = errors.New("the configuration directory keeps changing")
 
 // tree is one whole reading of a directory of manifests.
 type tree struct {
@@ -55,39 +46,17 @@ type treeFile struct {
 // ConfigMaps, cannot yield half of each side: names, link targets, inodes and
 // times are compared before, between and after.
 func readTree(ctx context.Context, root string) (*tree, error) {
-	limit := time.Now().Add(stableWithin)
-	var last *tree
-	for {
+	t, err := files.Settled(ctx, func() (*tree, time.Time, error) {
 		t, err := readOnce(root)
-		if err != nil && !errors.Is(err, errUnstable) {
-			return nil, err
+		if err != nil {
+			return nil, time.Time{}, err
 		}
-		if err == nil && last != nil && t.equal(last) {
-			return t, nil
-		}
-		first := last == nil
-		last = t
-		if err == nil && first && time.Since(t.newest) > lately {
-			continue // nobody was writing: the second reading may follow at once
-		}
-		if time.Now().After(limit) {
-			return nil, errUnstable
-		}
-		if err := sleep(ctx, settle); err != nil {
-			return nil, err
-		}
+		return t, t.newest, nil
+	}, (*tree).equal)
+	if errors.Is(err, files.ErrUnstable) {
+		return nil, fmt.Errorf("%s: %w", root, err)
 	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return t, err
 }
 
 func readOnce(root string) (*tree, error) {
@@ -110,7 +79,7 @@ func readOnce(root string) (*tree, error) {
 		return nil, err
 	}
 	if before.listing != after.listing {
-		return nil, errUnstable
+		return nil, files.ErrUnstable
 	}
 	return before, nil
 }
@@ -129,7 +98,7 @@ func readSome(path string) ([]byte, error) {
 // vanished: between a listing and a reading files may go; that is change.
 func vanished(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return errUnstable
+		return files.ErrUnstable
 	}
 	return err
 }
@@ -216,7 +185,7 @@ func (t *tree) walk(h hash.Hash, dir, name string, depth int) error {
 }
 
 func (t *tree) note(h hash.Hash, name string, info fs.FileInfo) {
-	fmt.Fprintf(h, "%q %v %d %d %d\n", name, info.Mode(), info.Size(), info.ModTime().UnixNano(), inode(info))
+	files.Note(h, name, info)
 	if info.ModTime().After(t.newest) {
 		t.newest = info.ModTime()
 	}
