@@ -1,17 +1,27 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/files"
 	"github.com/kube-zt/zt/pkg/gateway/metrics"
 	"github.com/kube-zt/zt/pkg/wire"
 )
+
+// authorityPatience bounds the wait for a certificateAuthorityFile that is being
+// written when its cluster is made.
+const authorityPatience = time.Second
 
 // clusters are the running enforcement points. They come and go with the
 // objects; one whose way to its cluster has changed is replaced, so that
@@ -31,11 +41,14 @@ type runningKube struct {
 	kube *Kube
 	made *v1alpha1.TargetCluster // what kube was made for
 	stop context.CancelFunc      // nil until started
+
+	authority files.Reading // of made's certificateAuthorityFile
+	outdated  bool          // that file says something else now
 }
 
 // sync makes the enforcement points be those of want. One that cannot be made
 // leaves what was there before and is reported.
-func (c *clusters) sync(want map[wire.ClusterName]*v1alpha1.TargetCluster) error {
+func (c *clusters) sync(ctx context.Context, want map[wire.ClusterName]*v1alpha1.TargetCluster) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running == nil {
@@ -45,27 +58,89 @@ func (c *clusters) sync(want map[wire.ClusterName]*v1alpha1.TargetCluster) error
 		if want[name] == nil {
 			c.end(r)
 			delete(c.running, name)
+			c.stale(name, false)
 			c.log.Info("cluster removed", "cluster", name)
 		}
 	}
 	var faults []error
 	for name, cluster := range want {
 		old := c.running[name]
-		if old != nil && SameUpstream(old.made, cluster) {
+		if old != nil && !old.outdated && SameUpstream(old.made, cluster) {
+			c.stale(name, false) // perhaps what could not be made is not wanted any more
 			continue
 		}
-		kube, err := c.make(cluster)
+		next, err := c.begin(ctx, cluster)
+		c.stale(name, err != nil)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("cluster %q: %w", name, err))
 			continue
 		}
-		c.running[name] = &runningKube{kube: kube, made: cluster}
+		c.running[name] = next
 		c.run(c.running[name])
 		if old != nil {
 			c.end(old)
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// begin makes the enforcement point of one cluster, with what its authority's
+// file holds now.
+func (c *clusters) begin(ctx context.Context, cluster *v1alpha1.TargetCluster) (*runningKube, error) {
+	r := &runningKube{made: cluster}
+	if file := cluster.Spec.CertificateAuthorityFile; file != "" {
+		ctx, cancel := context.WithTimeout(ctx, authorityPatience)
+		defer cancel()
+		var err error
+		if r.authority, err = files.Read(ctx, file); err != nil {
+			return nil, fmt.Errorf("certificateAuthorityFile: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(r.authority.Data[0]) {
+			return nil, fmt.Errorf("certificateAuthorityFile %s: no certificate in it", file)
+		}
+		cluster = cluster.DeepCopy()
+		cluster.Spec.CertificateAuthorityFile, cluster.Spec.CertificateAuthorityData = "", string(r.authority.Data[0])
+	}
+	var err error
+	r.kube, err = c.make(cluster)
+	return r, err
+}
+
+func (c *clusters) stale(name wire.ClusterName, holds bool) {
+	c.metrics.Condition("cluster/"+string(name), "Stale", holds)
+}
+
+// renewed reports whether the authority of some cluster is another than at the
+// last look; sync then replaces that cluster, unless the old one came back. A file that was written anew
+// with the same content, as the kubelet does each hour, ends nothing. It reads
+// without the lock, for streams wait for that.
+func (c *clusters) renewed(ctx context.Context) bool {
+	c.mu.Lock()
+	running := slices.Collect(maps.Values(c.running))
+	c.mu.Unlock()
+	found := false
+	for _, r := range running {
+		file := r.made.Spec.CertificateAuthorityFile
+		c.mu.Lock()
+		used := r.authority
+		c.mu.Unlock()
+		if file == "" || files.Print(file) == used.Print {
+			continue
+		}
+		now, err := files.Read(ctx, file)
+		if ctx.Err() != nil {
+			return false
+		}
+		if errors.Is(err, files.ErrUnstable) {
+			continue // the next look will find it
+		}
+		same := err == nil && bytes.Equal(now.Data[0], used.Data[0])
+		c.mu.Lock()
+		found = found || !same || r.outdated
+		r.authority.Print, r.outdated = now.Print, !same
+		c.mu.Unlock()
+	}
+	return found
 }
 
 // start runs what sync has made and will make, until ctx or stop.

@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -77,6 +76,8 @@ type Gateway struct {
 	certificate *certificateFile // nil without a certificate of its own for gw.
 	files       watchedFiles
 	admin       *admin
+	// renewed holds a signal when a cluster's authority is another than it was.
+	renewed chan struct{}
 
 	public, adminListener net.Listener
 }
@@ -85,7 +86,7 @@ type Gateway struct {
 // nothing yet. lifetime bounds background work of libraries; Run comes next, or
 // Close.
 func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
-	g := &Gateway{log: c.Logger, now: c.Now, parse: c.Parse}
+	g := &Gateway{log: c.Logger, now: c.Now, parse: c.Parse, renewed: make(chan struct{}, 1)}
 	g.config.Store(c.Configuration)
 	g.files.add("configuration", g.reloadConfiguration, c.File)
 	if g.log == nil {
@@ -184,12 +185,15 @@ func (g *Gateway) tokenIssuer() string { return control.Issuer(g.c().Domain) }
 
 func (g *Gateway) gatewayName() string { return wire.GatewayLabel + "." + g.c().Domain }
 
-func (g *Gateway) openControl(context.Context) (err error) {
+func (g *Gateway) openControl(lifetime context.Context) (err error) {
 	var issuerCA []byte
 	if file := g.c().OIDC.CertificateAuthorityFile; file != "" {
-		if issuerCA, err = os.ReadFile(file); err != nil {
+		g.files.add("issuer authority", func(data [][]byte) error { return g.renewIssuerCA(issuerCA, data[0]) }, file)
+		read, err := files.Read(lifetime, file)
+		if err != nil {
 			return fmt.Errorf("oidc.certificateAuthorityFile: %w", err)
 		}
+		issuerCA = read.Data[0]
 	}
 	g.control, err = control.New(control.Options{
 		Config:      g.config.Load,
@@ -207,9 +211,9 @@ func (g *Gateway) openControl(context.Context) (err error) {
 	return err
 }
 
-func (g *Gateway) openClusters(context.Context) error {
+func (g *Gateway) openClusters(lifetime context.Context) error {
 	g.clusters = &clusters{make: g.newKube, log: g.log, metrics: g.metrics}
-	return g.clusters.sync(g.store.Snapshot().Clusters)
+	return g.clusters.sync(lifetime, g.store.Snapshot().Clusters)
 }
 
 // newKube makes the enforcement point of one cluster.
@@ -376,7 +380,7 @@ func (g *Gateway) follow(ctx context.Context) {
 			g.log.Info("revocation ended what was live", "cut", cut, "epoch", snapshot.Epoch.String())
 		}
 		g.metrics.Epoch(snapshot.Epoch)
-		if err := g.clusters.sync(snapshot.Clusters); err != nil {
+		if err := g.clusters.sync(ctx, snapshot.Clusters); err != nil {
 			g.metrics.Reload("clusters", err)
 			g.log.Error("a cluster keeps its old settings", "error", err)
 		}
@@ -385,6 +389,7 @@ func (g *Gateway) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-g.renewed:
 		}
 	}
 }

@@ -216,7 +216,10 @@ func newUpstream(cluster *v1alpha1.TargetCluster, now func() time.Time) (*stream
 		if strings.Contains(host, ":") {
 			host = "[" + host + "]"
 		}
-		address, caFile = "https://"+host+":"+port, accountCA
+		address = "https://" + host + ":" + port
+		if caFile == "" && spec.CertificateAuthorityData == "" {
+			caFile = accountCA
+		}
 		if tokenFile == "" {
 			tokenFile = accountToken
 		}

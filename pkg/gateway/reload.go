@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"sync"
 	"time"
@@ -20,7 +22,22 @@ func (g *Gateway) Reload(ctx context.Context) error {
 	if err != nil {
 		g.log.Error("the objects were not loaded, the old ones stay", "error", err)
 	}
-	return errors.Join(err, g.reloadFiles(ctx, false), g.audit.Reopen())
+	err = errors.Join(err, g.reloadFiles(ctx, false), g.audit.Reopen())
+	g.renewClusters(ctx)
+	return err
+}
+
+// renewClusters has those clusters replaced whose authority has changed. The one
+// who follows the state does it, lest an older state be put over a newer one.
+func (g *Gateway) renewClusters(ctx context.Context) {
+	if !g.clusters.renewed(ctx) {
+		return
+	}
+	g.log.Info("the certificate authority of a cluster has changed")
+	select {
+	case g.renewed <- struct{}{}:
+	default: // one that was not read yet says the same
+	}
 }
 
 // watchFiles loads files when they change, until ctx ends.
@@ -33,6 +50,7 @@ func (g *Gateway) watchFiles(ctx context.Context) {
 			return
 		case <-tick.C:
 			_ = g.reloadFiles(ctx, true)
+			g.renewClusters(ctx)
 		}
 	}
 }
@@ -80,6 +98,20 @@ func (g *Gateway) reloadConfiguration(data [][]byte) error {
 		g.log.Warn("these settings wait for the next start", "fields", waiting)
 	}
 	g.control.Changed()
+	return nil
+}
+
+// renewIssuerCA says that the issuer's authority waits for the next start: it is
+// part of what laptops were told, too.
+func (g *Gateway) renewIssuerCA(used, now []byte) error {
+	if !x509.NewCertPool().AppendCertsFromPEM(now) {
+		return errors.New("oidc.certificateAuthorityFile: no certificate in it")
+	}
+	waits := !bytes.Equal(used, now)
+	g.metrics.Condition("issuer authority", "RestartNeeded", waits)
+	if waits {
+		g.log.Warn("the issuer's certificate authority waits for the next start", "file", g.c().OIDC.CertificateAuthorityFile)
+	}
 	return nil
 }
 
