@@ -66,6 +66,7 @@ type Gateway struct {
 	probes      *metrics.Probes
 	store       *store.Store
 	audit       *audit.Log
+	early       []audit.Record // what happened before audit was open
 	authorities *ca.Authorities
 	registry    *revoke.Registry
 	tokens      *authn.Tokens
@@ -118,7 +119,11 @@ func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
 func (g *Gateway) openState(context.Context) (err error) {
 	g.store, err = store.Open(g.c().Directory, store.Options{
 		Logger: g.log, Now: g.now,
-		OnReload: func(err error) { g.metrics.Reload("objects", err) },
+		OnReload: func(version string, err error) {
+			g.metrics.Reload("objects", err)
+			g.recordReload("objects", version, err)
+		},
+		OnImport: g.recordImport,
 		OnWrite: func(h store.Health) {
 			g.metrics.Condition("state", "WriteFailing", h.Failing != nil)
 			g.metrics.Condition("state", "NotDurable", h.NotDurable)
@@ -137,6 +142,10 @@ func (g *Gateway) openState(context.Context) (err error) {
 	}}); err != nil {
 		return err
 	}
+	for _, r := range g.early {
+		_ = g.audit.Event(r)
+	}
+	g.early = nil
 	snapshot := g.store.Snapshot()
 	g.registry.Apply(snapshot.Revocations, snapshot.Epoch)
 	g.metrics.Epoch(snapshot.Epoch)

@@ -73,6 +73,7 @@ func (g *Gateway) reloadFiles(ctx context.Context, changedOnly bool) error {
 			return ctx.Err()
 		}
 		g.metrics.Reload(f.what, err)
+		g.recordReload(f.what, files.Version(data...), err)
 		g.metrics.Condition(f.what, "Stale", err != nil)
 		if err != nil {
 			g.log.Error("not loaded, the old one stays", "what", f.what, "error", err)

@@ -34,8 +34,8 @@ type Log struct {
 	file *os.File
 }
 
-// Open opens or creates the log at path, 0600, without following a symbolic
-// link in its last element. The log is appended to and never read.
+// Open opens or creates the log at path, without following a symbolic link in its
+// last element. A file that others can open is made 0600, or it is an error. The log is appended to and never read.
 func Open(path string, o Options) (*Log, error) {
 	l := &Log{path: path, now: o.Now, failed: o.Failed}
 	if l.now == nil {
@@ -58,7 +58,20 @@ func open(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
+	if err := tighten(file); err != nil {
+		return nil, fmt.Errorf("open audit log: %w", errors.Join(err, file.Close()))
+	}
 	return file, nil
+}
+
+// tighten takes from others what they may do with a file that was there before.
+// A log that they could read or write is not used.
+func tighten(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return file.Chmod(0o600)
 }
 
 // Reopen starts a new file at the log's path, for rotation by rename. On an

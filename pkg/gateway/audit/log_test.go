@@ -134,6 +134,35 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// A log that was open to others is closed to them, at the start and at a rotation.
+func TestTightened(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	loose := func() {
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := func(when string) {
+		t.Helper()
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", when, info.Mode(), err)
+		}
+	}
+	loose()
+	log, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	closed("at the start")
+	loose()
+	if err := log.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	closed("at a rotation")
+}
+
 func TestTooLong(t *testing.T) {
 	t.Parallel()
 	log, path := openLog(t)

@@ -70,6 +70,19 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
+// Version names contents, empty without any.
+func Version(data ...[]byte) string {
+	if len(data) == 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, d := range data {
+		fmt.Fprintf(h, "%d\n", len(d))
+		h.Write(d)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}
+
 // Print tells one state of files from another without reading them.
 func Print(paths ...string) string {
 	p, _ := seen(paths)

@@ -30,6 +30,8 @@ type Config struct {
 	Files, Ignored []string
 
 	wishes map[wire.DeviceID]*v1alpha1.Device
+	// origin is the file of each object.
+	origin map[v1alpha1.Object]string
 }
 
 // ConfigError is every problem of a configuration at once.
@@ -56,11 +58,11 @@ func LoadConfig(ctx context.Context, dir string, now time.Time) (*Config, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &Config{Version: t.version(), Ignored: t.ignored, wishes: map[wire.DeviceID]*v1alpha1.Device{}}
+	c := &Config{Version: t.version(), Ignored: t.ignored, wishes: map[wire.DeviceID]*v1alpha1.Device{}, origin: map[v1alpha1.Object]string{}}
 	var objects []manifest.Object
 	var problems []manifest.Error
 	readable := true
-	denials := &Config{}
+	denials := &Config{origin: c.origin}
 	for _, f := range t.files {
 		c.Files = append(c.Files, f.path)
 		found, errs := manifest.Decode(f.path, f.data)
@@ -72,6 +74,9 @@ func LoadConfig(ctx context.Context, dir string, now time.Time) (*Config, error)
 			own := found[i].Check(now)
 			if decoded && len(own) == 0 {
 				denials.deny(found[i].Object)
+			}
+			if found[i].Object != nil {
+				c.origin[found[i].Object] = f.path
 			}
 			errs = append(errs, own...)
 		}

@@ -320,7 +320,11 @@ func TestFailingDiskUnderConfiguration(t *testing.T) {
 			dir := directory(t, minimal)
 			var mu sync.Mutex
 			var health Health
-			s := open(t, dir, Options{OnWrite: func(h Health) { mu.Lock(); defer mu.Unlock(); health = h }})
+			var told []Import
+			s := open(t, dir, Options{
+				OnWrite:  func(h Health) { mu.Lock(); defer mu.Unlock(); health = h },
+				OnImport: func(i Import) { told = append(told, i) },
+			})
 			heal := breakDisk(t, s, errFull, nil, false)
 			many := ""
 			want := []string{"user u0"}
@@ -346,6 +350,9 @@ func TestFailingDiskUnderConfiguration(t *testing.T) {
 			eventually(t, 5*time.Second, "it is written", func() bool { mu.Lock(); defer mu.Unlock(); return health == Health{} })
 			if err := s.Reload(t.Context()); (err == nil) != (slip == "") {
 				t.Error(err)
+			}
+			if len(told) != len(want) || told[300].Durable || told[300].Revocation.Spec.Device != string(laptop) || filepath.Base(told[300].File) != "revoked.yaml" {
+				t.Errorf("told of %d: %+v", len(told), told[len(told)-1])
 			}
 			for _, name := range []string{"revoked.yaml", "more.yaml"} {
 				put(t, dir, name, "")

@@ -150,7 +150,7 @@ func (s *Store) nextChange() string {
 // hold: those written as such, and those of devices. late: there are others that
 // are in force and not on the disk. The caller holds mu.
 func (s *Store) imports(c *Config) (operations []operation, late bool) {
-	add := func(name string, spec v1alpha1.RevocationSpec) {
+	add := func(file, name string, spec v1alpha1.RevocationSpec) {
 		if spec.At.IsZero() {
 			spec.At = metav1.NewTime(s.now())
 		}
@@ -159,13 +159,13 @@ func (s *Store) imports(c *Config) (operations []operation, late bool) {
 		r := &v1alpha1.Revocation{Spec: spec}
 		r.APIVersion, r.Kind, r.Name = v1alpha1.GroupVersion, "Revocation", name
 		if name, held := s.st.nameFor(r); !held {
-			operations = append(operations, operation{Revoke: r})
+			operations = append(operations, operation{Revoke: r, file: file})
 		} else if !s.onDisk(s.st.byName[name]) {
 			late = true
 		}
 	}
 	for _, r := range c.Revocations {
-		add(r.Name, r.Spec)
+		add(c.origin[r], r.Name, r.Spec)
 	}
 	for _, d := range c.Devices {
 		spec := v1alpha1.RevocationSpec{Device: d.Name, Reason: "revoked by the administrators"}
@@ -173,7 +173,7 @@ func (s *Store) imports(c *Config) (operations []operation, late bool) {
 			continue
 		}
 		if old := s.st.byTarget[target(&spec)]; old == nil {
-			add(revocationName(&spec), spec)
+			add(c.origin[d], revocationName(&spec), spec)
 		} else if !s.onDisk(old) {
 			late = true
 		}

@@ -34,15 +34,17 @@ func (s *Store) Reload(ctx context.Context) error {
 		if s.refused != "" {
 			s.refused = ""
 			s.log.Info("configuration is in order again", "version", s.current.Load().Version)
-			s.report(nil)
+			s.report(s.current.Load().Version, nil)
 		}
 	case ctx.Err() != nil:
 	case err.Error() != s.refused:
 		s.refused = err.Error()
+		version := ""
 		if old := s.current.Load(); old != nil {
-			s.log.Error("configuration refused; the old one stays in force", "version", old.Version, "error", s.refused)
+			version = old.Version
+			s.log.Error("configuration refused; the old one stays in force", "version", version, "error", s.refused)
 		}
-		s.report(err)
+		s.report(version, err)
 	}
 	return err
 }
@@ -73,7 +75,7 @@ func (s *Store) reload(ctx context.Context) error {
 	s.mu.Unlock()
 	s.log.Info("configuration loaded", "version", c.Version, "content", c.Summary())
 	if s.refused == "" {
-		s.report(nil)
+		s.report(s.current.Load().Version, nil)
 	}
 	return nil
 }
@@ -90,16 +92,34 @@ func (s *Store) importAll(ctx context.Context, c *Config) (int, error) {
 	}
 	var first error
 	for _, some := range chunks {
-		if err := s.commit(ctx, some...); err != nil && !errors.Is(err, ErrNotDurable) {
+		err := s.commit(ctx, some...)
+		if err != nil && !errors.Is(err, ErrNotDurable) {
 			return 0, fmt.Errorf("import revocations: %w", err)
-		} else if first == nil {
+		}
+		if first == nil {
 			first = err
+		}
+		for _, r := range s.imported(some) {
+			r.Durable = err == nil
+			s.note(r)
 		}
 	}
 	if first != nil {
 		return len(imports), fmt.Errorf("import revocations: %w", first)
 	}
 	return len(imports), nil
+}
+
+// imported are operations as they came into force.
+func (s *Store) imported(operations []operation) (all []Import) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range operations {
+		if name, held := s.st.nameFor(o.Revoke); held {
+			all = append(all, Import{File: o.file, Revocation: s.st.byName[name]})
+		}
+	}
+	return all
 }
 
 // takeDenials puts in force what a configuration that is otherwise refused takes
@@ -109,7 +129,7 @@ func (s *Store) takeDenials(ctx context.Context, c *Config) error {
 	s.mu.Lock()
 	roles, clusters := append(names(c.Roles), names(s.loaded.Roles)...), append(names(c.Clusters), names(s.loaded.Clusters)...)
 	s.mu.Unlock()
-	denials := &Config{Devices: c.Devices}
+	denials := &Config{Devices: c.Devices, origin: c.origin}
 	for _, r := range c.Revocations {
 		if known(r.Spec.Role, roles) && known(r.Spec.Cluster, clusters) {
 			denials.Revocations = append(denials.Revocations, r)

@@ -53,7 +53,7 @@ func TestV200FaultyConfigurationKeepsTheOld(t *testing.T) {
 			var mu sync.Mutex
 			var outcomes []error
 			dir := directory(t, minimal)
-			s := open(t, dir, Options{Logger: log, OnReload: func(err error) { mu.Lock(); defer mu.Unlock(); outcomes = append(outcomes, err) }})
+			s := open(t, dir, Options{Logger: log, OnReload: func(_ string, err error) { mu.Lock(); defer mu.Unlock(); outcomes = append(outcomes, err) }})
 			count := func() int { mu.Lock(); defer mu.Unlock(); return len(outcomes) }
 			run(t, s)
 			old := s.Snapshot()

@@ -43,7 +43,7 @@ type state struct {
 	changes map[string][]*v1alpha1.Revocation
 }
 
-// operation is one change; exactly one field is set.
+// operation is one change; exactly one exported field is set.
 type operation struct {
 	// Open begins the life of a process with a new generation.
 	Open    *openOperation       `json:"open,omitempty"`
@@ -51,6 +51,9 @@ type operation struct {
 	Revoke  *v1alpha1.Revocation `json:"revoke,omitempty"`
 	Session *SessionRecord       `json:"session,omitempty"`
 	Use     *useOperation        `json:"use,omitempty"`
+
+	// file of config/ that says it, if any; for the log alone.
+	file string
 }
 
 type openOperation struct {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/gofrs/flock"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 )
 
 // Errors that callers may match.
@@ -38,11 +40,23 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// OnReload is told the outcome of every reload that found a change, nil for
-	// success. It must not block.
-	OnReload func(error)
+	// OnReload is told the outcome of every reload that found a change, and the
+	// version that is in force after it. It must not block.
+	OnReload func(version string, err error)
+	// OnImport is told of every revocation that config/ put in force. It must not
+	// block.
+	OnImport func(Import)
 	// OnWrite is told when Health changes. It must not block.
 	OnWrite func(Health)
+}
+
+// Import is a revocation that config/ put in force.
+type Import struct {
+	// File that says it, as it is found in config/.
+	File       string
+	Revocation *v1alpha1.Revocation
+	// Durable: it is on the disk.
+	Durable bool
 }
 
 // Store is an open directory. Its methods may be called concurrently.
@@ -52,7 +66,8 @@ type Store struct {
 	lock   *flock.Flock
 	log    *slog.Logger
 	now    func() time.Time
-	report func(error)
+	report func(version string, err error)
+	note   func(Import)
 	tell   func(Health)
 	// notices of changed files; tests take them away.
 	notices func() (*fsnotify.Watcher, error)
@@ -89,7 +104,7 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		config: filepath.Join(dir, "config"),
 		state:  filepath.Join(dir, "state"),
-		log:    o.Logger, now: o.Now, report: o.OnReload, tell: o.OnWrite,
+		log:    o.Logger, now: o.Now, report: o.OnReload, note: o.OnImport, tell: o.OnWrite,
 		notices: fsnotify.NewWatcher,
 
 		using:   map[string]bool{},
@@ -103,7 +118,10 @@ func Open(dir string, o Options) (*Store, error) {
 		s.now = time.Now
 	}
 	if s.report == nil {
-		s.report = func(error) {}
+		s.report = func(string, error) {}
+	}
+	if s.note == nil {
+		s.note = func(Import) {}
 	}
 	if s.tell == nil {
 		s.tell = func(Health) {}
