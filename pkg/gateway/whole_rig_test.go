@@ -163,12 +163,10 @@ func (w *whole) login() {
 	}
 	var check wire.DeviceCheck
 	must(t, json.Unmarshal(text, &check))
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, w.key)
-	must(t, err)
 	var certificate wire.Certificate
 	w.call(gw, gatewayURL+wire.PathSession, wire.SessionRequest{
 		TXN: check.TXN, IDToken: w.idp.MintIDToken("alice", idp.Mint{Claims: map[string]any{"nonce": check.Nonce}}),
-		CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})),
+		CSR: w.csr(),
 	}, &certificate)
 	for rest := []byte(certificate.Chain); ; {
 		var block *pem.Block
@@ -203,6 +201,19 @@ func (w *whole) login() {
 	w.token = token.Token
 }
 
+// csr is a certificate request for the device key.
+func (w *whole) csr() string {
+	w.t.Helper()
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, w.key)
+	must(w.t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}))
+}
+
+// tls is what kubectl does in a stream to the cluster.
+func (w *whole) tls(protocol string) *tls.Config {
+	return &tls.Config{RootCAs: w.clusterCA, ServerName: "prod." + rigDomain, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}}
+}
+
 // stream opens a stream in the tunnel and does TLS in it.
 func (w *whole) stream(target, audience string, config *tls.Config) (net.Conn, error) {
 	stream, err := w.tunnel.Connect(w.t.Context(), target, nil)
@@ -220,9 +231,7 @@ func (w *whole) stream(target, audience string, config *tls.Config) (net.Conn, e
 
 func (w *whole) kubectl() *http.Client {
 	return w.over(func() (net.Conn, error) {
-		return w.stream("prod."+rigDomain+":443", string(w.uid), &tls.Config{
-			RootCAs: w.clusterCA, ServerName: "prod." + rigDomain, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-		})
+		return w.stream("prod."+rigDomain+":443", string(w.uid), w.tls("h2"))
 	})
 }
 

@@ -46,6 +46,7 @@ type rig struct {
 	further *FurtherIssuers
 	auth    Authenticator
 	fetches *atomic.Int32 // calls that left for an issuer, whoever made them
+	failed  *atomic.Int32 // fetches of keys that were told as failed
 }
 
 type mapping struct {
@@ -58,7 +59,7 @@ const byEmail = `{claim: email, prefix: "ci:"}`
 
 func newRig(t *testing.T, m mapping) *rig {
 	t.Helper()
-	r := &rig{t: t, fetches: new(atomic.Int32)}
+	r := &rig{t: t, fetches: new(atomic.Int32), failed: new(atomic.Int32)}
 	var err error
 	r.idp, err = idp.Start(context.WithoutCancel(t.Context()), idp.Options{Algorithm: jose.RS256})
 	if err != nil {
@@ -84,6 +85,11 @@ func newRig(t *testing.T, m mapping) *rig {
 	r.further, err = NewFurtherIssuers(t.Context(), r.config(m), FurtherOptions{
 		LoginClientID: loginClient, ControlIssuer: controlIssuer, UsernamePrefix: "zt:",
 		Transport: r,
+		Fetched: func(issuer wire.Issuer, _ time.Time, err error) {
+			if err != nil && issuer == wire.Issuer(r.idp.Issuer()) {
+				r.failed.Add(1)
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

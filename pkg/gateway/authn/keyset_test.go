@@ -87,6 +87,9 @@ func TestV022(t *testing.T) {
 		if refusal.Reason != wire.ReasonIdPUnreachable {
 			t.Errorf("reason %s, want %s", refusal.Reason, wire.ReasonIdPUnreachable)
 		}
+		if r.failed.Load() == 0 {
+			t.Error("no failed fetch was counted")
+		}
 		// Good keys are good for a day and no longer.
 		time.Sleep(22 * time.Hour)
 		r.accepted(r.mintFurther(mutation{}))
@@ -135,6 +138,9 @@ func TestV024(t *testing.T) {
 				time.Sleep(fetchCooldown)
 				r.idp.SetFaults(faults)
 				r.refused(r.unknownKey("new"), http.StatusUnauthorized) // causes a fetch
+				if n := r.failed.Load(); n != 1 {
+					t.Errorf("%d failed fetches were counted, want one", n)
+				}
 				r.accepted(r.mintFurther(mutation{}))
 			})
 		})
