@@ -32,8 +32,9 @@ type RevocationSpec struct {
 
 	// Reason is shown to the people it concerns.
 	Reason string `json:"reason,omitempty"`
-	// At is when it took effect; set at load when empty. What was issued
-	// before At to a revoked user is dead; certificates and sessions stay dead.
+	// At is when it was revoked, for those who look; set at load when empty, and
+	// for sessions and certificates always. It holds at once, and for what is
+	// issued later, too.
 	At metav1.Time `json:"at,omitempty"`
 	// By is who revoked; set by the gateway.
 	By string `json:"by,omitempty"`

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/kube-zt/zt/pkg/gateway/files"
 )
 
 // maxKeyFile bounds what is read of a key or certificate file, in bytes.
@@ -98,20 +100,12 @@ func create(path string, data []byte) error {
 		err = os.Link(tmp.Name(), path)
 	}
 	if err == nil {
-		err = syncDirectory(dir)
+		err = files.SyncDirectory(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %v", path, err)
 	}
 	return nil
-}
-
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 const (

@@ -136,3 +136,13 @@ func note(w io.Writer, path string) (touched time.Time, err error) {
 func Note(w io.Writer, name string, info fs.FileInfo) {
 	fmt.Fprintf(w, "%q %v %d %d %d\n", name, info.Mode(), info.Size(), info.ModTime().UnixNano(), inode(info))
 }
+
+// SyncDirectory makes what was named in path, by a rename or a link, outlast a
+// crash.
+func SyncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -372,3 +372,20 @@ func TestManySessionsChangeAgain(t *testing.T) { // alone: it counts allocations
 		t.Errorf("%d in force, %d names, %d targets, %d sessions", len(s.Revocations), len(s.byName), len(s.byTarget), len(s.changes))
 	}
 }
+
+// A wrong date in a manifest does not let a revocation be forgotten early.
+func TestOldDateForgetsNothing(t *testing.T) {
+	t.Parallel()
+	dir := directory(t, minimal)
+	put(t, dir, "revoked.yaml", revocation("s", "session: abcdefgh, at: 2020-01-01T00:00:00Z")+revocation("c", "certificate: 0a0b0c0d, at: 2020-01-01T00:00:00Z"))
+	s := open(t, dir, Options{})
+	if err := s.compact(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s, Options{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.st.Revocations); n != 2 || s.st.Sequence > 5 {
+		t.Errorf("%d revocations at sequence %d", n, s.st.Sequence)
+	}
+}

@@ -257,6 +257,8 @@ func TestV207FailingDisk(t *testing.T) {
 		"device":  {v1alpha1.RevocationSpec{Device: string(laptop)}, func(f *revoke.Facts) { f.Device = laptop }},
 		"session": {v1alpha1.RevocationSpec{Session: "stolen"}, func(f *revoke.Facts) { f.Session = "stolen" }},
 		"role":    {v1alpha1.RevocationSpec{Role: "admin"}, func(f *revoke.Facts) { f.Roles = []wire.Role{"dev", "admin"} }},
+		"group":   {v1alpha1.RevocationSpec{Group: "ops"}, func(f *revoke.Facts) { f.Groups = []string{"dev", "ops"} }},
+		"serial":  {v1alpha1.RevocationSpec{Certificate: "0a"}, func(f *revoke.Facts) { f.Serial = "0a" }},
 		"cluster": {v1alpha1.RevocationSpec{Cluster: "prod"}, func(f *revoke.Facts) { f.Cluster = "prod" }},
 		"change":  {v1alpha1.RevocationSpec{Session: "s", Roles: []string{"dev"}}, func(f *revoke.Facts) { f.Session = "s" }},
 	} {

@@ -151,7 +151,8 @@ func (s *Store) nextChange() string {
 // are in force and not on the disk. The caller holds mu.
 func (s *Store) imports(c *Config) (operations []operation, late bool) {
 	add := func(file, name string, spec v1alpha1.RevocationSpec) {
-		if spec.At.IsZero() {
+		// Forgetting rests on At: a slip in it must not end what takes away now.
+		if spec.At.IsZero() || forgettable(&spec) {
 			spec.At = metav1.NewTime(s.now())
 		}
 		spec.At = metav1.NewTime(spec.At.UTC().Truncate(time.Second))

@@ -258,8 +258,7 @@ const (
 // groups, devices, roles and clusters stay until they are lifted.
 func (s *state) expire(now time.Time) {
 	s.setRevocations(slices.DeleteFunc(slices.Clone(s.Revocations), func(r *v1alpha1.Revocation) bool {
-		kind, _, _ := r.Spec.Target()
-		return (kind == v1alpha1.RevokedSession || kind == v1alpha1.RevokedCertificate) && now.After(r.Spec.At.Add(keepSession))
+		return forgettable(&r.Spec) && now.After(r.Spec.At.Add(keepSession))
 	}))
 	for hash, expires := range s.Used {
 		if now.After(expires.Add(keepUsed)) {
@@ -281,6 +280,12 @@ func (s *state) session(id wire.SessionID) *SessionRecord {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
 	return s.Sessions[id]
+}
+
+// forgettable: what it names ends by itself, keepSession after it was revoked.
+func forgettable(spec *v1alpha1.RevocationSpec) bool {
+	kind, _, _ := spec.Target()
+	return kind == v1alpha1.RevokedSession || kind == v1alpha1.RevokedCertificate
 }
 
 // The snapshot file is a line "zt-state 1 LENGTH SHA256" and the state as JSON.
