@@ -9,12 +9,24 @@ import (
 // have ended still has to leave through it.
 const edgeGrace = 3 * time.Second
 
-// drain ends the service in the order in which nobody is surprised: not ready;
-// nothing new; short requests finish; long ones are told and ended.
+// drain ends the service in the order in which nobody is surprised: not ready,
+// and all goes on until that was seen; nothing new; short requests finish; long
+// ones are told and ended.
 func (g *Gateway) drain(ctx context.Context, edgeDone <-chan error) {
-	limit := g.c().Shutdown.DrainTimeout.Duration
-	g.log.Info("draining", "limit", limit)
+	shutdown := g.c().Shutdown
+	limit, delay := shutdown.DrainTimeout.Duration, time.Duration(0)
+	if shutdown.Delay != nil {
+		delay = min(shutdown.Delay.Duration, limit)
+	}
+	g.log.Info("draining", "limit", limit, "delay", delay)
 	g.admin.ready.Store(false)
+	select {
+	case <-time.After(delay):
+	case err := <-edgeDone: // nobody is served any more
+		g.log.Error("the public listener ended while draining", "error", err)
+		return
+	}
+	limit -= delay
 
 	outer, cancelOuter := context.WithTimeout(ctx, limit+edgeGrace)
 	defer cancelOuter()

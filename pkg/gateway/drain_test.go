@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // V197: asked to end, the gateway is not ready first, what is short ends well,
@@ -97,5 +99,46 @@ func TestV197(t *testing.T) {
 	}
 	if _, err := net.DialTimeout("tcp", w.Address().String(), time.Second); err == nil {
 		t.Error("the listener is open")
+	}
+}
+
+// V197: what begins when the gateway is not ready any more, and nobody has seen
+// that yet, is served as ever: on a connection that is there, and on new ones.
+func TestV197NotSeenYet(t *testing.T) {
+	t.Parallel()
+	w := newWhole(t, 20*time.Second, func(_ *whole, c *Config) {
+		c.Configuration.Shutdown.Delay = &metav1.Duration{Duration: 2 * time.Second}
+	})
+	w.upstream.handle(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		io.WriteString(rw, `{"kind":"PodList","apiVersion":"v1","items":[]}`)
+	})
+	kept := w.kubectl()
+	ask := func(client *http.Client, how string) {
+		t.Helper()
+		response, err := w.get(client, "/api/v1/namespaces/default/pods")
+		if err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		defer response.Body.Close()
+		if body, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", how, response.StatusCode, body, err)
+		}
+	}
+	ask(kept, "before")
+	w.stop()
+	for w.ready() == http.StatusOK {
+		time.Sleep(time.Millisecond)
+	}
+	for range 10 {
+		ask(kept, "on the connection that is there")
+		ask(w.kubectl(), "on a new one")
+	}
+	select {
+	case err := <-w.ended:
+		w.ended <- nil
+		must(t, err)
+	case <-time.After(15 * time.Second):
+		t.Fatal("nothing runs, and the gateway does not end")
 	}
 }

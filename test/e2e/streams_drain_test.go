@@ -22,7 +22,7 @@ func TestDrainTellsStreams(t *testing.T) {
 	t.Parallel()
 	const limit = 2 * time.Second
 	s := own(t, stack.Options{Configure: func(c *v1alpha1.GatewayConfiguration) {
-		c.Shutdown.DrainTimeout = metav1.Duration{Duration: limit}
+		c.Shutdown = v1alpha1.Shutdown{DrainTimeout: metav1.Duration{Duration: limit}, Delay: &metav1.Duration{Duration: limit / 4}}
 	}}, idp.Options{})
 	carol := admin(t, s)
 	var running []*process

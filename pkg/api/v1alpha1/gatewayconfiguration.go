@@ -127,4 +127,8 @@ type Shutdown struct {
 	// DrainTimeout after which streams are told the reason and closed.
 	// Default 25s.
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitempty"`
+	// Delay is the first part of DrainTimeout: /readyz says no, and all else goes
+	// on, new connections too, until load balancers have seen it. Default 3s, or a
+	// fifth of DrainTimeout where that is less.
+	Delay *metav1.Duration `json:"delay,omitempty"`
 }

@@ -75,6 +75,9 @@ func (c *GatewayConfiguration) Default() {
 	number(&c.Limits.WritesInFlight, 200)
 	number(&c.Limits.LoginsPerSourcePerMinute, 120)
 	duration(&c.Shutdown.DrainTimeout, 25*time.Second)
+	if c.Shutdown.Delay == nil {
+		c.Shutdown.Delay = &metav1.Duration{Duration: max(0, min(3*time.Second, c.Shutdown.DrainTimeout.Duration/5))}
+	}
 }
 
 // Validate reports every problem at once. Files are not opened here.
@@ -106,6 +109,9 @@ func (c *GatewayConfiguration) Validate(time.Time) []Problem {
 	p.between("session.maxLength", s.MaxLength, shortestLifetime, longestSession)
 	p.between("session.grace", s.Grace, 0, longestGrace)
 	p.between("shutdown.drainTimeout", c.Shutdown.DrainTimeout, 0, longestDrain)
+	if d := c.Shutdown.Delay; d != nil {
+		p.between("shutdown.delay", *d, 0, c.Shutdown.DrainTimeout.Duration)
+	}
 
 	if p.hostPort("metrics.listen", c.Metrics.Listen) && !loopback(c.Metrics.Listen) {
 		p.hint("metrics.listen", `"127.0.0.1:9090"`, "%q is not a loopback address; metrics and health are not for the network", c.Metrics.Listen)

@@ -144,7 +144,7 @@ func (s *Stack) initialise(ctx context.Context, o Options) error {
 		c.Metrics.Listen = s.Metrics
 		c.Login.Enrolment = v1alpha1.EnrolmentOpen
 		c.Limits.LoginsPerSourcePerMinute = 100000
-		c.Shutdown.DrainTimeout = metav1.Duration{Duration: 5 * time.Second}
+		c.Shutdown = v1alpha1.Shutdown{DrainTimeout: metav1.Duration{Duration: 5 * time.Second}, Delay: &metav1.Duration{}}
 		if o.Configure != nil {
 			o.Configure(c)
 		}
