@@ -178,16 +178,7 @@ func (w *whole) login() {
 		w.chain = append(w.chain, cert)
 	}
 
-	client := &tls.Certificate{PrivateKey: w.key}
-	for _, cert := range w.chain {
-		client.Certificate = append(client.Certificate, cert.Raw)
-	}
-	outer, err := tls.Dial("tcp", w.Address().String(), trust.TunnelClient("tunnel."+rigDomain, w.authorities.Roots(trust.Gateway),
-		func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return client, nil }))
-	must(t, err)
-	w.tunnel, err = h2conn.NewClient(outer, h2conn.Options{})
-	must(t, err)
-	t.Cleanup(func() { w.tunnel.Close() })
+	w.tunnel = w.dialTunnel()
 
 	authority, err := w.authorities.Cluster("prod")
 	must(t, err)

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -34,4 +36,48 @@ func TestRevokedRoleInToken(t *testing.T) {
 	if after := claims(); !slices.Equal(after.Roles, []wire.Role{"devs"}) || !slices.Equal(after.Revoked, []wire.Role{"admins"}) {
 		t.Errorf("%v, revoked %v", after.Roles, after.Revoked)
 	}
+}
+
+// TestV207NothingIsIssued: a revoked person gets 403 wherever something is issued:
+// a token, a renewal in the tunnel and on gw., by ID token and by userinfo, and a
+// new session.
+func TestV207NothingIsIssued(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	l, other := r.laptop().login("alice"), r.laptop().login("carol")
+	carol := other.stream()
+	refreshed := func() string {
+		return l.token("alice", map[string]any{"nonce": nil, "iat": r.clock.Now().Unix(), "exp": r.clock.Now().Add(time.Hour).Unix()})
+	}
+	r.revoke(v1alpha1.RevocationSpec{User: "alice@example.com"})
+	eventually(t, "alice is revoked", func() bool { return r.registry.Check(r.Facts(l.identity())) != nil })
+
+	refused := func(what string, refusal *wire.Refusal) {
+		t.Helper()
+		mustRefuse(t, what, refusal, wire.ReasonRevoked)
+		if refusal != nil && refusal.Status() != http.StatusForbidden {
+			t.Errorf("%s: %d", what, refusal.Status())
+		}
+	}
+	_, refusal := l.mint(l.stream(), "prod")
+	refused("a token", refusal)
+	renew := func(in wire.RenewRequest) *wire.Refusal {
+		in.CSR = csr(t, l.key)
+		return l.ask(l.stream(), http.MethodPost, wire.PathCertificate, in, nil)
+	}
+	refused("a renewal by ID token", renew(wire.RenewRequest{IDToken: refreshed()}))
+	refused("a renewal by userinfo", renew(wire.RenewRequest{AccessToken: r.accessToken("alice")}))
+	txn := l.check(wire.PurposeLogin)
+	refused("a new session", l.session(wire.SessionRequest{TXN: txn, IDToken: l.token("alice", nil)}))
+	newcomer := r.laptop()
+	txn = newcomer.check(wire.PurposeLogin)
+	refused("a new session on another device", newcomer.session(wire.SessionRequest{TXN: txn, IDToken: newcomer.token("alice", nil)}))
+	if _, refusal := other.mint(carol, "secret"); refusal != nil {
+		t.Errorf("somebody else: %v", refusal)
+	}
+
+	r.clock.advance(2 * time.Hour)
+	in := wire.RenewRequest{TXN: l.check(wire.PurposeRenew), CSR: csr(t, l.key), Certificate: l.cert.Chain}
+	in.IDToken = refreshed()
+	refused("a renewal of what has expired", r.post(wire.PathSessionRenew, in, nil))
 }
