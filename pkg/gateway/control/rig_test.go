@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -139,6 +140,7 @@ type rigOptions struct {
 	idp      idp.Options
 	provider *idp.Provider // instead of a new one
 	foreign  func(name string) bool
+	logger   *slog.Logger
 }
 
 func start(t *testing.T, o rigOptions) *rig {
@@ -182,7 +184,7 @@ func start(t *testing.T, o rigOptions) *rig {
 	t.Cleanup(func() { log.Close() })
 	r.Control, err = New(Options{
 		Config: func() *v1alpha1.GatewayConfiguration { return config }, IssuerCA: r.idp.CAPEM(), Authorities: r.authority, Store: r.store, Registry: r.registry,
-		Audit: log, Metrics: r.metrics, Now: r.clock.Now, Foreign: o.foreign,
+		Audit: log, Metrics: r.metrics, Now: r.clock.Now, Foreign: o.foreign, Logger: o.logger,
 		Reachable: func(name wire.ClusterName) bool { _, down := r.reachable.Load(name); return !down },
 	})
 	if err != nil {
