@@ -85,13 +85,12 @@ func (s *Store) reload(ctx context.Context) error {
 func (s *Store) importAll(ctx context.Context, c *Config) (int, error) {
 	s.mu.Lock()
 	imports, late := s.imports(c)
-	s.mu.Unlock()
-	chunks := slices.Collect(slices.Chunk(imports, 256))
-	if late {
-		chunks = append(chunks, nil)
-	}
 	var first error
-	for _, some := range chunks {
+	if late { // persist has it in hand; the disk is not asked at each look at the files
+		first = fmt.Errorf("%w: %v", ErrNotDurable, s.health.Failing)
+	}
+	s.mu.Unlock()
+	for some := range slices.Chunk(imports, 256) {
 		err := s.commit(ctx, some...)
 		if err != nil && !errors.Is(err, ErrNotDurable) {
 			return 0, fmt.Errorf("import revocations: %w", err)
