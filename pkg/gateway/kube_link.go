@@ -17,6 +17,7 @@ import (
 	"github.com/kube-zt/zt/pkg/evidence"
 	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -148,6 +149,14 @@ func address(notes edge.Notes) string {
 	return notes.Client.Addr().Unmap().String()
 }
 
+// stranger is in whose name the requests of nobody are counted: an IPv4 address,
+// or an IPv6 site. Shares are equal among holders, so whoever has many addresses
+// must not be many.
+func stranger(notes edge.Notes) string {
+	sources := limit.Sources(notes.Client.Addr())
+	return "source " + sources[len(sources)-1].String()
+}
+
 // directTLS is for streams without a preface, whatever the edge calls them.
 // There are no kubeconfig certificates yet, so none is accepted.
 func (k *Kube) directTLS() *tls.Config {
@@ -168,7 +177,7 @@ func (ls *links) add(ctx context.Context, secure *tls.Conn, peer *evidence.Peer,
 		host: k.host, regime: edge.RegimeTunnel, refusal: peer.Refusal, done: make(chan struct{}), release: func() {},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	l.holder = "source " + l.source
+	l.holder = stranger(notes)
 	if peer.Direct() {
 		l.host, l.regime = k.directHost, edge.RegimeDirect
 		if secure.ConnectionState().ServerName != k.directHost {

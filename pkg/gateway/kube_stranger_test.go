@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/test/idp"
 )
 
@@ -104,5 +106,26 @@ func TestPlainQuery(t *testing.T) {
 		if got := plainQuery(query); got != want {
 			t.Errorf("%q: %v", query, got)
 		}
+	}
+}
+
+// Shares are equal among those who have something in flight, so a site that has
+// 65,536 networks must not be as many.
+func TestStrangersOfOneSiteShare(t *testing.T) {
+	t.Parallel()
+	holder := func(address string) string {
+		return stranger(edge.Notes{Client: netip.MustParseAddrPort(address), Regime: edge.RegimeDirect})
+	}
+	if a, b := holder("[2001:db8:1:1::1]:4711"), holder("[2001:db8:1:2::1]:4711"); a != b {
+		t.Errorf("one site is %q and %q", a, b)
+	}
+	if a, b := holder("[2001:db8:1::1]:4711"), holder("[2001:db8:2::1]:4711"); a == b {
+		t.Errorf("two sites are %q", a)
+	}
+	if a, b := holder("192.0.2.1:4711"), holder("192.0.2.2:4711"); a == b {
+		t.Errorf("two addresses are %q", a)
+	}
+	if holder("192.0.2.1:4711") != holder("[::ffff:192.0.2.1]:4712") {
+		t.Error("one address in two forms is two")
 	}
 }

@@ -1,7 +1,7 @@
 // Package limit keeps one person from taking a whole cluster's worth of work.
 //
 // A request takes a slot of its class before its token is looked at, in the
-// name of whoever the stream has proved to be, or of the source address where
+// name of whoever the stream has proved to be, or of the source (of IPv6, the site) where
 // nothing is proved. Everybody may use what is free, up to an equal share of
 // the capacity among those who have something in flight and one more: so a
 // single person gets half, and there is always room for somebody who comes
