@@ -75,6 +75,9 @@ type Control struct {
 	bodies *limit.Slots[netip.Prefix]
 	// floods is how many of the refusals of strangers are recorded.
 	floods *rate.Limiter
+	// garbage is how many of the streams that proved nothing are recorded: apart, so
+	// that strangers do not hide what somebody in a tunnel does.
+	garbage *rate.Limiter
 
 	issuer *http.Client
 	login  *authn.Login
@@ -130,7 +133,7 @@ func New(o Options) (*Control, error) {
 	perMinute := func() int { return c.config().Limits.LoginsPerSourcePerMinute }
 	c.checks, c.logins = newBudget(perMinute, o.Now), newBudget(perMinute, o.Now)
 	c.bodies = newBodies()
-	c.floods = rate.NewLimiter(floodRecords, floodRecords)
+	c.floods, c.garbage = rate.NewLimiter(floodRecords, floodRecords), rate.NewLimiter(floodRecords, floodRecords)
 	c.acceptor = &evidence.Acceptor{
 		TrustDomain: o.Config().TrustDomain,
 		Audience:    o.Config().TrustDomain,

@@ -283,3 +283,22 @@ func TestLargestIDToken(t *testing.T) {
 		t.Error(refusal)
 	}
 }
+
+// Nor does a device that opens streams and proves nothing on them.
+func TestGarbageOnStreamsDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	const streams = 500
+	began := time.Now()
+	for range streams {
+		device, gateway := net.Pipe()
+		go func() {
+			_, _ = device.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+			device.Close()
+		}()
+		r.ServeStream(t.Context(), gateway, edge.Notes{Regime: edge.RegimeTunnel})
+	}
+	if most := floodRecords * (2 + int(time.Since(began)/time.Second)); len(r.audited()) > most || len(r.audited()) == 0 {
+		t.Errorf("%d of %d were recorded, want %d at most", len(r.audited()), streams, most)
+	}
+}

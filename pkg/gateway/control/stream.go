@@ -51,6 +51,9 @@ func (c *Control) ServeStream(ctx context.Context, conn net.Conn, notes edge.Not
 	secure, from, err := c.acceptor.Accept(ctx, stream)
 	if err != nil {
 		c.o.Metrics.Handshake("control", "proof")
+		if !c.garbage.AllowN(c.now(), 1) {
+			return
+		}
 		_ = c.o.Audit.Event(audit.Record{
 			Event: audit.EventStream, Decision: audit.Refused, Reason: wire.ReasonProofInvalid, Error: audit.Clip(err.Error(), 512),
 			Device: notes.Device, Session: notes.Session, Source: notes.Client.Addr().String(), Regime: notes.Regime,
