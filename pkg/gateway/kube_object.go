@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	rbacv1beta1 "k8s.io/api/rbac/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,17 +41,18 @@ type objectReader struct {
 
 // objectKinds are the kinds by resource.
 var objectKinds = map[string]string{
-	"rolebindings":              "RoleBinding",
-	"clusterrolebindings":       "ClusterRoleBinding",
-	"roles":                     "Role",
-	"clusterroles":              "ClusterRole",
-	"customresourcedefinitions": "CustomResourceDefinition",
-	"apiservices":               "APIService",
+	"rolebindings":               "RoleBinding",
+	"clusterrolebindings":        "ClusterRoleBinding",
+	"roles":                      "Role",
+	"clusterroles":               "ClusterRole",
+	"customresourcedefinitions":  "CustomResourceDefinition",
+	"apiservices":                "APIService",
+	"certificatesigningrequests": "CertificateSigningRequest",
 }
 
 func newObjectReader() (*objectReader, error) {
 	s := runtime.NewScheme()
-	if err := errors.Join(rbacv1.AddToScheme(s), rbacv1beta1.AddToScheme(s)); err != nil {
+	if err := errors.Join(rbacv1.AddToScheme(s), rbacv1beta1.AddToScheme(s), certificatesv1.AddToScheme(s)); err != nil {
 		return nil, fmt.Errorf("kinds of objects: %w", err)
 	}
 	// Of these only the name counts, which stands in the same place in each kind.
@@ -118,6 +120,8 @@ func objectOf(decoded runtime.Object) *policy.Object {
 		object.Subjects = append(object.Subjects, policy.BoundSubject{Kind: kind, Namespace: namespace, Name: name})
 	}
 	switch b := decoded.(type) {
+	case *certificatesv1.CertificateSigningRequest:
+		object.Signer = b.Spec.SignerName
 	case *rbacv1.ClusterRoleBinding:
 		object.RoleRef = b.RoleRef.Name
 		for _, s := range b.Subjects {

@@ -126,6 +126,10 @@ func TestOwnObjectsByBody(t *testing.T) {
 		"approval":                       {"PUT", csrPath + "/x/approval", json, `{}`, 403},
 		"signing":                        {"PATCH", csrPath + "/x/status", merge, `{}`, 403},
 		"a request for a certificate":    {"POST", csrPath, json, `{}`, 200},
+		"a request for a node's":         {"POST", csrPath, json, `{"metadata":{"name":"x"},"spec":{"signerName":"kubernetes.io/kube-apiserver-client-kubelet"}}`, 403},
+		"a request for a person's":       {"POST", csrPath, yaml, "spec: {signerName: kubernetes.io/kube-apiserver-client}\n", 200},
+		"a role of everybody's":          {"POST", rolesPath, json, `{"metadata":{"name":"system:discovery"},"rules":[]}`, 403},
+		"a built-in API":                 {"POST", servicesPath, json, `{"metadata":{"name":"v1.authentication.k8s.io"},"spec":{"service":{}}}`, 403},
 		"long and harmless":              {"POST", bindingsPath, json, binding + other + `]` + strings.Repeat(" ", 1<<20) + `}`, 200},
 		"too long":                       {"POST", bindingsPath, json, binding + other + `]` + strings.Repeat(" ", maxRequestBody) + `}`, 413},
 	} {

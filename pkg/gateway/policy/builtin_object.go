@@ -17,6 +17,8 @@ type Object struct {
 	// RoleRef is the name of the role that a binding gives to Subjects.
 	RoleRef  string
 	Subjects []BoundSubject
+	// Signer is whom a CertificateSigningRequest asks.
+	Signer string
 }
 
 // BoundSubject is somebody whom a binding binds.
@@ -58,7 +60,8 @@ func (q *query) namesInBody() bool {
 		return q.binds() ||
 			q.group == rbacGroup && (q.res == "roles" || q.res == "clusterroles") ||
 			q.group == extensionsGroup && q.res == "customresourcedefinitions" ||
-			q.group == aggregationGroup && q.res == "apiservices"
+			q.group == aggregationGroup && q.res == "apiservices" ||
+			q.group == certificatesGroup && q.res == "certificatesigningrequests"
 	case q.bit&(verbUpdate|verbPatch) != 0:
 		return q.binds()
 	}
@@ -69,36 +72,48 @@ func (q *query) binds() bool {
 	return q.group == rbacGroup && (q.res == "rolebindings" || q.res == "clusterrolebindings")
 }
 
-// builtinObjectDeny says why a write is refused for what it writes, or "".
-func builtinObjectDeny(q *query) string {
+// kubeletSigner is asked for the certificates of nodes, and Kubernetes approves
+// its requests by itself for whoever RBAC lets: nobody looks at them as at others.
+const kubeletSigner = "kubernetes.io/kube-apiserver-client-kubelet"
+
+// builtinObjectDeny judges a write by what it writes.
+func builtinObjectDeny(q *query) refused {
 	if q.group == certificatesGroup && q.res == "certificatesigningrequests" && q.sub != "" {
-		return "a certificate can name whomever its request names, zt's own accounts included"
+		return because("a certificate can name whomever its request names, zt's own accounts included")
 	}
 	o := q.object
 	if o == nil || !q.namesInBody() {
-		return ""
+		return refused{}
 	}
 	switch q.group {
 	case extensionsGroup:
 		if strings.HasSuffix(o.Name, "."+apiGroup) {
-			return "the definitions of " + apiGroup + " are zt's own"
+			return because(ownDefinitions)
 		}
 	case aggregationGroup:
-		if strings.HasSuffix(o.Name, "."+apiGroup) {
-			return "the API services of " + apiGroup + " are zt's own"
+		return apiServiceDeny(o.Name, false)
+	case certificatesGroup:
+		if o.Signer == kubeletSigner {
+			return because("it would be approved unseen, and the certificate makes a node, which may read what its pods may, zt's own included")
 		}
 	case rbacGroup:
-		if strings.HasPrefix(o.Name, ownPrefix) || strings.HasPrefix(o.GenerateName, ownPrefix) {
-			return "RBAC objects named " + ownPrefix + "* are zt's own"
-		}
-		if strings.HasPrefix(o.RoleRef, ownPrefix) {
-			return "the roles of zt's own accounts are for nobody else"
-		}
-		if slices.ContainsFunc(o.Subjects, q.bindsOwn) {
-			return "it would give rights to zt's own accounts, which then could do more than zt is to do"
-		}
+		return q.rbacObjectDeny(o)
 	}
-	return ""
+	return refused{}
+}
+
+func (q *query) rbacObjectDeny(o *Object) refused {
+	switch {
+	case strings.HasPrefix(o.Name, ownPrefix), strings.HasPrefix(o.GenerateName, ownPrefix):
+		return because(ownRBAC)
+	case q.res == "clusterroles" && slices.Contains(wideRoles, o.Name):
+		return because(wideRole)
+	case strings.HasPrefix(o.RoleRef, ownPrefix):
+		return because("the roles of zt's own accounts are for nobody else")
+	case slices.ContainsFunc(o.Subjects, q.bindsOwn):
+		return because("it would give rights to zt's own accounts, which then could do more than zt is to do")
+	}
+	return refused{}
 }
 
 // bindsOwn reports whether s is, or holds, an account of zt's. What a group of

@@ -83,6 +83,12 @@ func TestBuiltinDeniesByBody(t *testing.T) {
 		{"update " + csr + "/status.certificates.k8s.io /mine", nil, false},
 		{"get " + csr + "/approval.certificates.k8s.io /mine", nil, true},
 		{"create " + csr + ".certificates.k8s.io", nil, true},
+		{"create " + csr + ".certificates.k8s.io", &Object{Name: "x", Signer: "kubernetes.io/kube-apiserver-client"}, true},
+		{"create " + csr + ".certificates.k8s.io", &Object{Name: "x", Signer: "kubernetes.io/kube-apiserver-client-kubelet"}, false},
+		{"create " + services, &Object{Name: "v1.authorization.k8s.io"}, false},
+		{"create " + services, &Object{Name: "v1beta1.metrics.k8s.io"}, true},
+		{"create clusterroles.rbac.authorization.k8s.io", &Object{Name: "system:discovery"}, false},
+		{"create roles.rbac.authorization.k8s.io dev", &Object{Name: "system:discovery"}, true},
 		{"create configmaps dev", &Object{Name: "zt-x"}, true},
 	} {
 		for role, want := range map[wire.Role]bool{"root": tt.root, "zt-admin": true} {
@@ -117,7 +123,7 @@ func TestWantsObject(t *testing.T) {
 		"create " + crb: true, "update " + crb + " /x": true, "patch " + crb + " /x": true,
 		"create " + rb + " dev": true, "update " + rb + " dev/x": true, "patch " + rb + " dev/x": true,
 		"create clusterroles.rbac.authorization.k8s.io": true, "create roles.rbac.authorization.k8s.io dev": true,
-		"create " + crds: true, "create " + services: true,
+		"create " + crds: true, "create " + services: true, "create " + csr + ".certificates.k8s.io": true,
 		"patch clusterroles.rbac.authorization.k8s.io /x": false, // named in the path
 		"patch " + crds + " /x":                           false,
 		"get " + crb + " /x":                              false,

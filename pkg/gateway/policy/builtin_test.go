@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,47 @@ func TestBuiltinDenies(t *testing.T) {
 		{"list secrets /zt-key", false, true}, // fieldSelector across namespaces
 		{"list secrets team-a", true, true},
 		{"list pods", true, true},
+		{"watch events", true, true},
+		{"list configmaps", false, true},
+		{"watch configmaps", false, true},
+		{"list configmaps team-a", true, true},
+		{"get configmaps team-a/x", true, true},
+
+		// What is added to a role of everybody's is zt's accounts', too.
+		{"update clusterroles.rbac.authorization.k8s.io /system:discovery", false, true},
+		{"patch clusterroles.rbac.authorization.k8s.io /system:basic-user", false, true},
+		{"delete clusterroles.rbac.authorization.k8s.io /system:public-info-viewer", false, true},
+		{"patch clusterroles.rbac.authorization.k8s.io /system:service-account-issuer-discovery", false, true},
+		{"patch clusterroles.rbac.authorization.k8s.io /self-access-reviewer", false, true},
+		{"get clusterroles.rbac.authorization.k8s.io /system:discovery", true, true},
+		{"patch clusterroles.rbac.authorization.k8s.io /system:coredns", true, true}, // an add-on's
+		{"patch clusterroles.rbac.authorization.k8s.io /view", true, true},
+		{"patch roles.rbac.authorization.k8s.io dev/basic-user", true, true},
+
+		{"patch apiservices.apiregistration.k8s.io /v1.", false, true},
+		{"update apiservices.apiregistration.k8s.io /v1.authorization.k8s.io", false, true},
+		{"update apiservices.apiregistration.k8s.io /v9.rbac.authorization.k8s.io", false, true},
+		{"delete apiservices.apiregistration.k8s.io /v1.apps", false, true},
+		{"get apiservices.apiregistration.k8s.io /v1.apps", true, true},
+		{"update apiservices.apiregistration.k8s.io /v1beta1.metrics.k8s.io", true, true},
+		{"delete apiservices.apiregistration.k8s.io /v1.snapshot.storage.k8s.io", true, true},
+
+		{"create clusterrolebindings.authorization.openshift.io", false, true},
+		{"update roles.authorization.openshift.io dev/x", false, true},
+		{"get clusterroles.authorization.openshift.io /x", true, true},
+		{"create subjectaccessreviews.authorization.openshift.io", true, true},
+		{"create oauthaccesstokens.oauth.openshift.io", false, true},
+		{"patch oauthauthorizetokens.oauth.openshift.io /x", false, true},
+		{"delete oauthaccesstokens.oauth.openshift.io /x", true, true},
+		{"list oauthaccesstokens.oauth.openshift.io", true, true},
+		{"delete projects.project.openshift.io /zt-system", false, true},
+		{"delete projects.project.openshift.io /dev", true, true},
+
+		{"deletecollection pods", false, true},
+		{"deletecollection pods team-a", true, true},
+		{"deletecollection namespaces", false, true},
+		{"update pods/ephemeralcontainers zt-system/gateway", false, true},
+		{"create tokenreviews.authentication.k8s.io", true, true},
 	}
 	for _, tt := range tests {
 		for role, want := range map[wire.Role]bool{"root": tt.root, "zt-admin": tt.admin} {
@@ -70,6 +112,43 @@ func TestBuiltinDenies(t *testing.T) {
 			if !d.Allowed && (d.Reason != wire.ReasonBuiltinDenied || d.Policy != BuiltinPolicy || d.WouldDeny) {
 				t.Errorf("%s as %s: %+v", tt.what, role, d)
 			}
+		}
+	}
+}
+
+// TestKubeletIntoOwnNamespace: who may use a node's kubelet does not get the
+// gateway on that node with it.
+func TestKubeletIntoOwnNamespace(t *testing.T) {
+	t.Parallel()
+	c := world{
+		clusters: []*v1alpha1.TargetCluster{target("prod")},
+		roles:    []*v1alpha1.AccessRole{accessRole("root"), accessRole("zt-admin")},
+		policies: []*v1alpha1.AccessPolicy{accessPolicy("root", v1alpha1.EffectAllow, "root zt-admin", "*", on("*", "nodes/proxy"))},
+	}.compile(t)
+	for path, want := range map[string]bool{
+		"/api/v1/nodes/n1/proxy/exec/zt-system/gateway/gateway":                false,
+		"/api/v1/nodes/n1:10250/proxy/containerLogs/zt-system/gateway/gateway": false,
+		"/api/v1/nodes/n1/proxy/logs/pods/zt-system_gateway_0/gateway/0.log":   false,
+		"/api/v1/nodes/n1/proxy/exec/dev/web/web":                              true,
+		"/api/v1/nodes/n1/proxy/metrics":                                       true,
+	} {
+		for role, want := range map[wire.Role]bool{"root": want, "zt-admin": true} {
+			in := ask("get nodes/proxy /n1", role)
+			in.Path = path
+			if d := c.Decide(in); d.Allowed != want {
+				t.Errorf("%s as %s: %+v", path, role, d)
+			}
+		}
+	}
+}
+
+// TestSecretsOfAllNamespaces: the refusal says what would pass.
+func TestSecretsOfAllNamespaces(t *testing.T) {
+	t.Parallel()
+	c := bodyWorld(t)
+	for _, what := range []string{"list secrets", "list configmaps", "deletecollection configmaps"} {
+		if d := c.Decide(ask(what, "root")); d.Allowed || !strings.Contains(d.Hint, "-n") {
+			t.Errorf("%s: %+v", what, d)
 		}
 	}
 }

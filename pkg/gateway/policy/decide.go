@@ -74,8 +74,8 @@ func (c *Compiled) Decide(in Input) Decision {
 	if t.disabled {
 		return refuse(d.clusterDisabled(&in))
 	}
-	if why := builtinDeny(&q, h.admin); why != "" {
-		return refuse(d.builtin(&q, &in, why))
+	if r := builtinDeny(&q, h.admin); r.why != "" {
+		return refuse(d.builtin(&q, &in, r))
 	}
 	denied := h
 	c.hold(&denied, in.DenyRoles)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -28,10 +29,10 @@ func (d Decision) clusterDisabled(in *Input) Decision {
 	return d
 }
 
-func (d Decision) builtin(q *query, in *Input, why string) Decision {
+func (d Decision) builtin(q *query, in *Input, r refused) Decision {
 	d.Reason, d.Policy = wire.ReasonBuiltinDenied, BuiltinPolicy
-	d.Message = fmt.Sprintf("you may not %s: %s", q.what(in), why)
-	d.Hint = fmt.Sprintf("only role %s may; %s", AdminRole, hintRoles)
+	d.Message = fmt.Sprintf("you may not %s: %s", q.what(in), r.why)
+	d.Hint = fmt.Sprintf("only role %s may; %s", AdminRole, cmp.Or(r.hint, hintRoles))
 	return d
 }
 
