@@ -47,7 +47,8 @@ type runningKube struct {
 }
 
 // sync makes the enforcement points be those of want. One that cannot be made
-// leaves what was there before and is reported.
+// is reported, and what was there before serves nobody on: it leads to another
+// cluster than the one that people and policies speak of by now.
 func (c *clusters) sync(ctx context.Context, want map[wire.ClusterName]*v1alpha1.TargetCluster) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,8 +103,11 @@ func (c *clusters) begin(ctx context.Context, cluster *v1alpha1.TargetCluster) (
 		cluster.Spec.CertificateAuthorityFile, cluster.Spec.CertificateAuthorityData = "", string(r.authority.Data[0])
 	}
 	var err error
-	r.kube, err = c.make(cluster)
-	return r, err
+	if r.kube, err = c.make(cluster); err != nil {
+		return nil, err
+	}
+	r.kube.made = r.made
+	return r, nil
 }
 
 func (c *clusters) stale(name wire.ClusterName, holds bool) {
@@ -213,5 +217,5 @@ func (c *clusters) reachable(name wire.ClusterName) bool {
 	c.mu.Lock()
 	r := c.running[name]
 	c.mu.Unlock()
-	return r != nil && r.kube.Reachable()
+	return r != nil && r.kube.Reachable() && r.kube.outdated(r.kube.o.Snapshot()) == nil
 }

@@ -1,9 +1,18 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 )
 
 // TestAuthorityRenewed: a cluster whose authority's file says something else is
@@ -85,5 +94,111 @@ func TestIssuerAuthorityChanged(t *testing.T) {
 		if got := series(w.Gateway, stale); got != tt.stale {
 			t.Errorf("%.30q: Stale is %q, want %q", tt.content, got, tt.stale)
 		}
+	}
+}
+
+// TestUnusableSettings: when a cluster's object leads elsewhere and cannot be
+// used, nobody is served on the old way, what lives there ends, and the way is
+// tried again until it works.
+func TestUnusableSettings(t *testing.T) {
+	t.Parallel()
+	w := newWhole(t, time.Second, nil)
+	asked := make(chan struct{}, 100)
+	w.upstream.handle(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Get("watch") != "" {
+			io.WriteString(rw, `{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}}`+"\n")
+			http.NewResponseController(rw).Flush()
+			<-r.Context().Done()
+			return
+		}
+		asked <- struct{}{}
+		io.WriteString(rw, `{"kind":"PodList","apiVersion":"v1","items":[]}`)
+	})
+	kept := w.kubectl()
+	ask := func(client *http.Client) (int, string) {
+		t.Helper()
+		response, err := w.get(client, "/api/v1/namespaces/dev/pods")
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		return response.StatusCode, string(body)
+	}
+	if code, body := ask(kept); code != http.StatusOK {
+		t.Fatal(code, body)
+	}
+	watch, err := w.get(kept, "/api/v1/namespaces/dev/pods?watch=1")
+	must(t, err)
+	defer watch.Body.Close()
+	<-asked
+
+	w.file("new.crt", "no authority yet")
+	objects, err := os.ReadFile(filepath.Join(w.dir, "config", "objects.yaml"))
+	must(t, err)
+	w.file("config/objects.yaml", strings.Replace(string(objects), "upstream.crt", "new.crt", 1))
+	defer time.AfterFunc(10*time.Second, func() { watch.Body.Close() }).Stop()
+	rest, err := io.ReadAll(watch.Body)
+	if !strings.Contains(string(rest), "settings have changed") {
+		t.Errorf("the watch was told %q (%v), want why it ends", rest, err)
+	}
+	if code, body := ask(kept); code != http.StatusServiceUnavailable || !strings.Contains(body, "settings have changed") {
+		t.Errorf("on the connection that was there: %d %s", code, body)
+	}
+	if code, body := ask(w.kubectl()); code != 0 || !strings.Contains(body, "cannot be reached") {
+		t.Errorf("on a new one: %d %s", code, body)
+	}
+	if len(asked) > 0 {
+		t.Error("the old way is used")
+	}
+	if w.clusters.reachable("prod") {
+		t.Error("the cluster is called reachable")
+	}
+
+	// The file comes at last, and nothing else changes.
+	w.file("new.crt", string(w.upstream.caPEM()))
+	for end := time.Now().Add(firstRetry + 10*time.Second); ; time.Sleep(20 * time.Millisecond) {
+		code, body := ask(w.kubectl())
+		if code == http.StatusOK {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the new settings are never used: ", code, body)
+		}
+	}
+}
+
+// TestSameUpstream: every field either makes another way to the cluster or is
+// known to be asked for anew at every request.
+func TestSameUpstream(t *testing.T) {
+	t.Parallel()
+	anew := map[string]bool{
+		"DisplayName": true, "Description": true, "Link": true, "Hidden": true, "Autorun": true,
+		"Access": true, "Direct": true, "Enforcement": true, "ListenPort": true, "ListenPortFixed": true,
+	}
+	var a v1alpha1.TargetCluster
+	spec := reflect.TypeFor[v1alpha1.TargetClusterSpec]()
+	for i := range spec.NumField() {
+		field := spec.Field(i)
+		var b v1alpha1.TargetCluster
+		switch v := reflect.ValueOf(&b.Spec).Elem().Field(i); v.Kind() {
+		case reflect.String:
+			v.SetString("x")
+		case reflect.Bool:
+			v.SetBool(true)
+		case reflect.Int32:
+			v.SetInt(1)
+		case reflect.Struct:
+			v.Field(0).SetString("x")
+		default:
+			t.Fatalf("%s: %v", field.Name, v.Kind())
+		}
+		if got := SameUpstream(&a, &b); got != anew[field.Name] {
+			t.Errorf("with another %s it is the same way: %v", field.Name, got)
+		}
+	}
+	if SameUpstream(&a, &v1alpha1.TargetCluster{ObjectMeta: metav1.ObjectMeta{Name: "other"}}) {
+		t.Error("another cluster is the same way")
 	}
 }

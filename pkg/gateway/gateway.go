@@ -39,6 +39,13 @@ import (
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
+// firstRetry and longestRetry bound the pause before a cluster is tried again
+// whose settings could not be used: a file may be late, or a disk full.
+const (
+	firstRetry   = 5 * time.Second
+	longestRetry = time.Minute
+)
+
 // probePeriod is how often health checks without TLS are summed up in the log.
 const probePeriod = time.Minute
 
@@ -382,6 +389,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 // follow brings every change of the state to those who hold live things.
 func (g *Gateway) follow(ctx context.Context) {
 	changed := g.store.Subscribe(ctx)
+	retry, pause := time.NewTimer(0), time.Duration(0) // for what could not be made
+	defer retry.Stop()
+	<-retry.C
 	for {
 		// At first without waiting: something may have changed before anybody looked.
 		snapshot := g.store.Snapshot()
@@ -391,7 +401,12 @@ func (g *Gateway) follow(ctx context.Context) {
 		g.metrics.Epoch(snapshot.Epoch)
 		if err := g.clusters.sync(ctx, snapshot.Clusters); err != nil {
 			g.metrics.Reload("clusters", err)
-			g.log.Error("a cluster keeps its old settings", "error", err)
+			pause = min(max(firstRetry, 2*pause), longestRetry)
+			retry.Reset(pause)
+			g.log.Error("a cluster's settings cannot be used", "error", err, "again", pause)
+		} else {
+			retry.Stop()
+			pause = 0
 		}
 		g.control.Changed()
 		select {
@@ -399,6 +414,7 @@ func (g *Gateway) follow(ctx context.Context) {
 			return
 		case <-changed:
 		case <-g.renewed:
+		case <-retry.C:
 		}
 	}
 }

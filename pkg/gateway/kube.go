@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -117,6 +118,11 @@ type Kube struct {
 	garbage, directGarbage *rate.Limiter
 	// strangers is what is recorded of requests of nobody.
 	strangers *rate.Limiter
+
+	// made is the object that this Kube was made for, where that is known, and same
+	// the last one that was found to lead the same way.
+	made *v1alpha1.TargetCluster
+	same atomic.Pointer[v1alpha1.TargetCluster]
 
 	mu        sync.Mutex
 	health    health
@@ -260,6 +266,25 @@ func upstreamRoots(file, data string) (*x509.CertPool, error) {
 		return nil, errors.New("the certificate authority holds no certificate")
 	}
 	return roots, nil
+}
+
+// outdated says why nobody is served on the way that k was made for, nil when it
+// is the one of s. It is for the moment until another Kube takes over, which may
+// not come when what is written cannot be used.
+func (k *Kube) outdated(s *store.Snapshot) *wire.Refusal {
+	if k.made == nil || s == nil {
+		return nil
+	}
+	now := s.Clusters[k.name]
+	if now == nil || now == k.same.Load() {
+		return nil // one that is gone is the policy's to refuse
+	}
+	if !SameUpstream(k.made, now) {
+		return wire.Refuse(wire.ReasonClusterDown, "try again in a minute, and if it stays so tell your administrator",
+			"the cluster's settings have changed, and the gateway does not use the new ones yet")
+	}
+	k.same.Store(now)
+	return nil
 }
 
 // SameUpstream reports whether b is reached exactly as a, so that a Kube made

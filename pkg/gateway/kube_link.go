@@ -286,6 +286,9 @@ func (ls *links) sweep(ctx context.Context) {
 		now := ls.kube.o.Now()
 		if s := ls.kube.o.Snapshot(); s != nil {
 			ls.kube.judgements.again(s.Policy, ls.kube.o.Further, now)
+			if refusal := ls.kube.outdated(s); refusal != nil {
+				ls.kube.judgements.cutAll(refusal)
+			}
 		}
 		for _, l := range ls.all() {
 			if l.shut() {

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +51,16 @@ func (js *judgements) add(j *judged) (release func()) {
 		js.mu.Lock()
 		defer js.mu.Unlock()
 		delete(js.live, j)
+	}
+}
+
+// cutAll ends every live stream.
+func (js *judgements) cutAll(refusal *wire.Refusal) {
+	js.mu.Lock()
+	live := slices.Collect(maps.Keys(js.live))
+	js.mu.Unlock()
+	for _, j := range live {
+		j.cut(refusal)
 	}
 }
 

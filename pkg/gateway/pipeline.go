@@ -344,6 +344,9 @@ func (x *exchange) policy() *wire.Refusal {
 		}
 		return refusal
 	}
+	if refusal := x.kube.outdated(x.snapshot); refusal != nil {
+		return refusal
+	}
 	return x.kube.unusable()
 }
 
