@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/test/env/stack"
 	"github.com/kube-zt/zt/test/idp"
+	"github.com/kube-zt/zt/test/transcript"
 )
 
 // Where devices must be approved, an unknown one is refused before the login
@@ -66,24 +66,6 @@ func TestEnrolmentByApproval(t *testing.T) {
 	}
 }
 
-// lockedBuffer is read while a command still writes into it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 var (
 	verificationURL = regexp.MustCompile(`https://\S+/device\b`)
 	userCode        = regexp.MustCompile(`\b[A-Z]{4}-[A-Z]{4}\b`)
@@ -118,7 +100,7 @@ func loginByCode(t *testing.T, s *stack.Stack, l *stack.Laptop, person string) (
 	l.SetUser("")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	var stderr lockedBuffer
+	var stderr transcript.Buffer
 	cmd := l.Command(ctx, "kubectl-zt", "login", "--device-code", s.LoginURL)
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {

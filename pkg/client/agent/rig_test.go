@@ -24,6 +24,7 @@ import (
 	"github.com/kube-zt/zt/pkg/client/session/gatewaytest"
 	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
+	"github.com/kube-zt/zt/test/transcript"
 )
 
 // rig is a person at a laptop: a real identity provider, a small gateway, and an
@@ -33,7 +34,7 @@ type rig struct {
 	gw      *gatewaytest.Gateway
 	idp     *idp.Provider
 	home    profile.Home
-	log     *logBuffer
+	log     *transcript.Buffer
 	offset  atomic.Int64 // of the laptop's clock
 	opened  atomic.Int64 // pages shown in a browser
 	stop    context.CancelFunc
@@ -45,23 +46,6 @@ type rig struct {
 	agent   *agent.Agent
 	logins  sync.WaitGroup
 	version string
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newRig(t *testing.T, opts idp.Options) *rig {
@@ -81,7 +65,7 @@ func newRig(t *testing.T, opts idp.Options) *rig {
 	}
 	t.Cleanup(func() { os.RemoveAll(run) })
 	r := &rig{
-		t: t, gw: gw, idp: p, log: &logBuffer{}, user: "alice", version: "v1.0.0",
+		t: t, gw: gw, idp: p, log: &transcript.Buffer{}, user: "alice", version: "v1.0.0",
 		home: profile.Home{Dir: filepath.Join(t.TempDir(), "zt"), Run: filepath.Join(run, "run")},
 	}
 	t.Cleanup(r.logins.Wait)

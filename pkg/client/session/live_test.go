@@ -26,6 +26,7 @@ import (
 	"github.com/kube-zt/zt/pkg/client/tunnel"
 	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
+	"github.com/kube-zt/zt/test/transcript"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,7 +41,7 @@ type laptop struct {
 	home profile.Home
 	deps session.Deps
 	net  *network
-	log  *logBuffer
+	log  *transcript.Buffer
 
 	offset atomic.Int64 // of the laptop's wall clock
 	pages  sync.WaitGroup
@@ -58,7 +59,7 @@ func newLaptop(t *testing.T, opts idp.Options, change func(*laptop)) *laptop {
 	t.Cleanup(func() { p.Close() })
 	dir := filepath.Join(t.TempDir(), "zt")
 	l := &laptop{
-		t: t, idp: p, home: profile.Home{Dir: dir, Run: filepath.Join(dir, "run")}, net: new(network), log: new(logBuffer),
+		t: t, idp: p, home: profile.Home{Dir: dir, Run: filepath.Join(dir, "run")}, net: new(network), log: new(transcript.Buffer),
 		gw: gatewaytest.Start(t, wire.OIDC{
 			Issuer: wire.Issuer(p.Issuer()), ClientID: p.ClientID(), CA: string(p.CAPEM()), Scopes: []string{"openid", "email", "offline_access"},
 		}),
@@ -242,23 +243,6 @@ func (m *mortal) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	return m.Conn.Write(b)
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // eventually polls, because the other side of a wire has its own pace.

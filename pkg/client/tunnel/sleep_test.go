@@ -18,6 +18,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/h2conn"
+	"github.com/kube-zt/zt/test/transcript"
 )
 
 // laptop is an Outer whose machine can sleep: the wall clock goes on and nothing
@@ -25,24 +26,7 @@ import (
 type laptop struct {
 	*Outer
 	ahead atomic.Int64 // of the wall clock
-	log   lockedLog
-}
-
-type lockedLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log   transcript.Buffer
 }
 
 func (l *laptop) sleep(d time.Duration) { l.ahead.Add(int64(d)) }

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -31,6 +30,7 @@ import (
 	"github.com/kube-zt/zt/pkg/h2conn"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
+	"github.com/kube-zt/zt/test/transcript"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -68,7 +68,7 @@ type rig struct {
 	metrics     *metrics.Metrics
 	clock       *clock
 	backend     *backend
-	log         *lockedBuffer
+	log         *transcript.Buffer
 	addr        string
 	stopped     chan error
 	stop        context.CancelFunc
@@ -97,27 +97,10 @@ func (b *backend) ServeStream(ctx context.Context, conn net.Conn, notes Notes) {
 // echo gives back what comes until the client's end.
 func echo(_ context.Context, conn net.Conn) { io.Copy(conn, conn) }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // prepare makes an edge that does not listen yet.
 func prepare(t *testing.T, edit func(*Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: &clock{}, registry: revoke.New(), metrics: metrics.New(), backend: &backend{handle: echo}, log: &lockedBuffer{}}
+	r := &rig{t: t, clock: &clock{}, registry: revoke.New(), metrics: metrics.New(), backend: &backend{handle: echo}, log: &transcript.Buffer{}}
 	var err error
 	if r.authorities, err = ca.Open(t.TempDir(), domain, domain, r.clock.Now); err != nil {
 		t.Fatal(err)
