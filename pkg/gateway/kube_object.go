@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ func newObjectReader() (*objectReader, error) {
 		s.AddKnownTypeWithName(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: version, Kind: "CustomResourceDefinition"}, &metav1.PartialObjectMetadata{})
 		s.AddKnownTypeWithName(schema.GroupVersionKind{Group: "apiregistration.k8s.io", Version: version, Kind: "APIService"}, &metav1.PartialObjectMetadata{})
 	}
+	addAdmissionKinds(s)
 	json := jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, s, s, jsonserializer.SerializerOptions{})
 	yaml := jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, s, s, jsonserializer.SerializerOptions{Yaml: true})
 	whole := map[string]runtime.Decoder{
@@ -82,7 +84,7 @@ func newObjectReader() (*objectReader, error) {
 
 // read finds in body what policy wants to know.
 func (o *objectReader) read(contentType []string, info *apirequest.RequestInfo, body []byte) (*policy.Object, *wire.Refusal) {
-	want := schema.GroupVersionKind{Group: info.APIGroup, Version: info.APIVersion, Kind: objectKinds[info.Resource]}
+	want := schema.GroupVersionKind{Group: info.APIGroup, Version: info.APIVersion, Kind: cmp.Or(objectKinds[info.Resource], admissionKinds[info.Resource].kind)}
 	if !o.scheme.Recognizes(want) {
 		return nil, unreadable(info, "version %s of it is not known here", want.Version)
 	}
@@ -142,6 +144,8 @@ func objectOf(decoded runtime.Object) *policy.Object {
 		for _, s := range b.Subjects {
 			bind(s.Kind, s.Namespace, s.Name)
 		}
+	default:
+		admissionOf(object, decoded)
 	}
 	return object
 }

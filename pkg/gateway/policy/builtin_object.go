@@ -19,6 +19,10 @@ type Object struct {
 	Subjects []BoundSubject
 	// Signer is whom a CertificateSigningRequest asks.
 	Signer string
+	// Admissions are what an admission configuration looks at.
+	Admissions []Admission
+	// ParamNamespace is where an admission policy's binding finds parameters.
+	ParamNamespace string
 }
 
 // BoundSubject is somebody whom a binding binds.
@@ -57,13 +61,13 @@ func (q *query) namesInBody() bool {
 	case !q.resource, q.sub != "":
 		return false
 	case q.bit == verbCreate:
-		return q.binds() ||
+		return q.binds() || q.admits() ||
 			q.group == rbacGroup && (q.res == "roles" || q.res == "clusterroles") ||
 			q.group == extensionsGroup && q.res == "customresourcedefinitions" ||
 			q.group == aggregationGroup && q.res == "apiservices" ||
 			q.group == certificatesGroup && q.res == "certificatesigningrequests"
 	case q.bit&(verbUpdate|verbPatch) != 0:
-		return q.binds()
+		return q.binds() || q.admits()
 	}
 	return false
 }
@@ -98,6 +102,8 @@ func builtinObjectDeny(q *query) refused {
 		}
 	case rbacGroup:
 		return q.rbacObjectDeny(o)
+	case admissionGroup:
+		return q.admissionDeny(o)
 	}
 	return refused{}
 }
