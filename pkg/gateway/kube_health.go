@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/impersonate"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -64,24 +63,21 @@ func (k *Kube) Reachable() bool {
 }
 
 // unusable says why no request may be sent, nil when they may. Before the first
-// proof nobody knows what the account can do. A constrained account that is too
-// wide fails closed: the constraint that everybody relies on would not be there.
+// proof nobody knows what the account can do. An account that is too wide for its
+// profile fails closed: in both profiles a group that zt did not give, such as
+// system:masters, would be one mistake away.
 func (k *Kube) unusable() *wire.Refusal {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case k.health.proof.Standing == impersonate.TooWide && k.constrained():
+	case k.health.proof.Standing == impersonate.TooWide:
 		return wire.Refuse(wire.ReasonRBACStale, "tell your administrator to apply what `zt-gateway rbac` prints",
-			"the gateway's account in the cluster may impersonate without constraint, so it is not used")
+			"the gateway's account in the cluster may impersonate more than its profile says, so it is not used")
 	case k.health.proof.Standing == impersonate.Unknown:
 		return wire.Refuse(wire.ReasonClusterDown, "try again in a minute",
 			"the cluster's API server has not answered the gateway yet")
 	}
 	return nil
-}
-
-func (k *Kube) constrained() bool {
-	return k.o.Cluster.Spec.Impersonation != v1alpha1.ImpersonationLegacy
 }
 
 // watch probes and proves until ctx ends.

@@ -91,10 +91,7 @@ func (p *Prover) Prove(ctx context.Context, needs Needs, users []string) (Proof,
 	if incomplete == "" {
 		return Proof{Standing: Proven, Missing: Missing(needs.Rules(), actual)}, nil
 	}
-	if needs.Profile == v1alpha1.ImpersonationLegacy {
-		return Proof{Standing: Unproven, Detail: incomplete}, nil
-	}
-	allowed, err := p.legacyAllowed(ctx, needs, users)
+	allowed, err := p.beyond(ctx, needs, users)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -109,14 +106,35 @@ func tooWide(profile v1alpha1.ImpersonationProfile, rules []rbacv1.PolicyRule) s
 		switch {
 		case slices.Contains(rule.Verbs, "*"):
 			return `a rule has the verb "*"`
-		case profile != v1alpha1.ImpersonationLegacy && slices.Contains(rule.Verbs, legacyVerb):
+		case !slices.Contains(rule.Verbs, legacyVerb):
+		case profile != v1alpha1.ImpersonationLegacy:
 			return `a rule has the verb "impersonate"`
-		case slices.Contains(rule.Verbs, legacyVerb) && len(rule.ResourceNames) == 0 &&
-			(slices.Contains(rule.Resources, "groups") || slices.Contains(rule.Resources, "*")):
-			return "a rule lets it impersonate every group"
+		case slices.Contains(rule.Resources, "serviceaccounts"):
+			return "a rule lets it impersonate service accounts"
+		default:
+			if wide := tooWideGroups(rule); wide != "" {
+				return wide
+			}
 		}
 		if wide := tooWideMode(rule); wide != "" {
 			return wide
+		}
+	}
+	return ""
+}
+
+// tooWideGroups: zt sends its own roles as groups and nothing else, so that any
+// other name could only serve somebody who got hold of the account.
+func tooWideGroups(rule rbacv1.PolicyRule) string {
+	if !slices.Contains(rule.Resources, "groups") && !slices.Contains(rule.Resources, "*") {
+		return ""
+	}
+	if len(rule.ResourceNames) == 0 {
+		return "a rule lets it impersonate every group"
+	}
+	for _, name := range rule.ResourceNames {
+		if !strings.HasPrefix(name, GroupPrefix) {
+			return fmt.Sprintf("a rule lets it impersonate the group %q, which is no role of zt's", name)
 		}
 	}
 	return ""
@@ -131,33 +149,35 @@ func tooWideMode(rule rbacv1.PolicyRule) string {
 		case !strings.HasPrefix(verb, "impersonate:"):
 		case verb != identityVerb:
 			return fmt.Sprintf("a rule has the verb %q", verb)
-		case !slices.Contains(rule.Resources, "groups") && !slices.Contains(rule.Resources, "*"):
-		case len(rule.ResourceNames) == 0:
-			return "a rule lets it impersonate every group"
-		case slices.ContainsFunc(rule.ResourceNames, func(name string) bool { return strings.HasPrefix(name, "system:") }):
-			return "a rule lets it impersonate a group of Kubernetes' own"
+		default:
+			if wide := tooWideGroups(rule); wide != "" {
+				return wide
+			}
 		}
 	}
 	return ""
 }
 
-// legacyAllowed asks one by one for what a legacy rule, or a constrained one that
-// is too wide, would most likely let in and names the first that is allowed.
-func (p *Prover) legacyAllowed(ctx context.Context, needs Needs, users []string) (string, error) {
+// beyond asks one by one for what a rule beyond the profile would most likely let
+// in and names the first that is allowed.
+func (p *Prover) beyond(ctx context.Context, needs Needs, users []string) (string, error) {
+	const nobody = "zt-nobody-in-particular"
 	type question struct{ verb, group, resource, name string }
 	questions := []question{
 		{legacyVerb, "", "groups", "system:masters"},
-		{legacyVerb, "", "users", "system:admin"},
-		{legacyVerb, "", "users", "zt-nobody-in-particular"},
+		{legacyVerb, "", "groups", nobody},
 		{legacyVerb, "", "serviceaccounts", "default"},
 		// A constrained rule for groups that names none.
 		{identityVerb, "authentication.k8s.io", "groups", "system:masters"},
 	}
-	for _, group := range needs.groups() {
-		questions = append(questions, question{legacyVerb, "", "groups", group})
-	}
-	for _, user := range users {
-		questions = append(questions, question{legacyVerb, "", "users", user})
+	if needs.Profile != v1alpha1.ImpersonationLegacy {
+		// There the legacy verb is for nobody at all.
+		for _, group := range needs.groups() {
+			questions = append(questions, question{legacyVerb, "", "groups", group})
+		}
+		for _, user := range slices.Concat([]string{"system:admin", nobody}, users) {
+			questions = append(questions, question{legacyVerb, "", "users", user})
+		}
 	}
 	for _, q := range questions {
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
