@@ -13,6 +13,10 @@ const (
 	probeTimeout = 8 * time.Second
 	proveEvery   = 5 * time.Minute
 	proveTimeout = 20 * time.Second
+	// proofLife is how long a proof counts while no newer one can be had: three
+	// periods. Rights change behind the gateway's back, and an API server that
+	// answers everything but the question about them is no reason to go on.
+	proofLife = 3 * proveEvery
 )
 
 // Conditions that need the operator. They are shown as metrics and logged when
@@ -29,6 +33,7 @@ const (
 type health struct {
 	probed  bool // the API server answered the last probe
 	proof   impersonate.Proof
+	proven  time.Time         // when proof was found, zero before the first
 	holding map[string]string // conditions that hold, with their detail
 }
 
@@ -73,6 +78,9 @@ func (k *Kube) unusable() *wire.Refusal {
 	case k.health.proof.Standing == impersonate.TooWide:
 		return wire.Refuse(wire.ReasonRBACStale, "tell your administrator to apply what `zt-gateway rbac` prints",
 			"the gateway's account in the cluster may impersonate more than its profile says, so it is not used")
+	case k.health.proof.Standing == impersonate.Unknown && !k.health.proven.IsZero():
+		return wire.Refuse(wire.ReasonClusterDown, "try again in a minute, and tell your administrator if it stays so",
+			"the gateway could not find out for %d minutes what its account in the cluster may do, so it does not use it", proofLife/time.Minute)
 	case k.health.proof.Standing == impersonate.Unknown:
 		return wire.Refuse(wire.ReasonClusterDown, "try again in a minute",
 			"the cluster's API server has not answered the gateway yet")
@@ -119,21 +127,35 @@ func (k *Kube) check(ctx context.Context) {
 	k.learn(func(h *health) {
 		h.probed = err == nil
 		h.set(ConditionUnreachable, err != nil, text(err))
-		if err != nil || !due {
+		if err != nil || proofErr != nil {
+			h.age(k.o.Now(), proofErr)
 			return
 		}
-		if proofErr != nil {
-			// What was proven stays proven until something else is.
-			h.set(ConditionUnknownState, h.proof.Standing == impersonate.Unknown, text(proofErr))
+		if !due {
 			return
 		}
 		k.checked, k.provenFor = k.o.Now(), version
-		h.proof = proof
+		h.proof, h.proven = proof, k.checked
 		h.set(ConditionUnknownState, false, "")
 		h.set(ConditionTooWide, proof.Standing == impersonate.TooWide, proof.Detail)
 		h.set(ConditionUnproven, proof.Standing == impersonate.Unproven, proof.Detail)
 		h.set(ConditionRBACStale, proof.Missing != "", "missing: "+proof.Missing)
 	})
+}
+
+// age is a round in which nothing was found out of the account, because of err
+// or because the API server does not answer at all. What was proven stays proven
+// for proofLife; so does what was asked singly, which is the same promise from the
+// same answers. What is too wide stays too wide.
+func (h *health) age(now time.Time, err error) {
+	if s := h.proof.Standing; (s == impersonate.Proven || s == impersonate.Unproven) && now.Sub(h.proven) > proofLife {
+		h.proof = impersonate.Proof{}
+		h.set(ConditionUnproven, false, "")
+		h.set(ConditionUnknownState, true, "the last proof is too old")
+	}
+	if err != nil && h.proof.Standing == impersonate.Unknown {
+		h.set(ConditionUnknownState, true, err.Error())
+	}
 }
 
 // stale notes that upstream refused the account itself, and has the proof asked
