@@ -16,8 +16,9 @@ type answer struct {
 	http.ResponseWriter
 	code  int
 	bytes int64
-	last  byte // the last byte written
-	watch bool // a stream of JSON lines
+	// watch says that events follow, and events is their form once that is known.
+	watch  bool
+	events events
 	// refusal is what was answered, for the record.
 	refusal *wire.Refusal
 }
@@ -30,6 +31,9 @@ func (a *answer) WriteHeader(code int) {
 		return
 	}
 	a.code = code
+	if a.watch && code == http.StatusOK {
+		a.events = eventsOf(a.Header())
+	}
 	a.ResponseWriter.WriteHeader(code)
 }
 
@@ -39,8 +43,8 @@ func (a *answer) Write(b []byte) (int, error) {
 	}
 	n, err := a.ResponseWriter.Write(b)
 	a.bytes += int64(n)
-	if n > 0 {
-		a.last = b[n-1]
+	if a.events != nil {
+		a.events.passed(b[:n])
 	}
 	return n, err
 }
@@ -80,25 +84,6 @@ func (a *answer) refuse(r *wire.Refusal, request *http.Request) {
 	h.Set("Content-Type", "application/json")
 	a.WriteHeader(code)
 	_, _ = a.Write(append(body, '\n'))
-}
-
-// farewell ends a watch with an event that says why, where one fits in: between
-// two lines of JSON. It reports whether the answer is complete then.
-func (a *answer) farewell(r *wire.Refusal) bool {
-	if !a.watch || a.bytes > 0 && a.last != '\n' {
-		return false
-	}
-	event, err := json.Marshal(struct {
-		Type   string        `json:"type"`
-		Object metav1.Status `json:"object"`
-	}{"ERROR", status(r, http.StatusForbidden, message(r))})
-	if err != nil {
-		return false
-	}
-	if _, err := a.Write(append(event, '\n')); err != nil {
-		return false
-	}
-	return http.NewResponseController(a.ResponseWriter).Flush() == nil
 }
 
 // message is the one line that a person reads: what, the next command, and how

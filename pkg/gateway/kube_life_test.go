@@ -2,9 +2,10 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,10 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/streaming"
+	"k8s.io/client-go/kubernetes/scheme"
+	restwatch "k8s.io/client-go/rest/watch"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/evidence"
@@ -126,9 +131,12 @@ func TestPanic(t *testing.T) {
 }
 
 // watchUpstream sends text, then waits for the end.
-func watchUpstream(text string) http.HandlerFunc {
+func watchUpstream(text string) http.HandlerFunc { return watchIn("application/json", text) }
+
+// watchIn is a watchUpstream in another form.
+func watchIn(form, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", form)
 		_, _ = io.WriteString(w, text)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
@@ -138,23 +146,34 @@ func watchUpstream(text string) http.HandlerFunc {
 const oneEvent = `{"type":"ADDED","object":{"kind":"Pod"}}` + "\n"
 
 // TestCutWatch: a watch that is cut between two events ends with an event that
-// says why; one that is cut inside an event breaks off.
+// says why, in the form of the others; one that is cut inside an event, or whose
+// form is not known, breaks off.
 func TestCutWatch(t *testing.T) {
 	t.Parallel()
+	const protobuf = "application/vnd.kubernetes.protobuf;stream=watch"
+	event := string(binary.BigEndian.AppendUint32(nil, 300)) + strings.Repeat("\n", 300)
 	for name, test := range map[string]struct {
-		text     string
-		farewell bool
+		form, text string
+		farewell   bool
 	}{
-		"between events":   {oneEvent + oneEvent, true},
-		"before the first": {"", true},
-		"inside an event":  {oneEvent + `{"type":"ADD`, false},
+		"between events":              {"application/json", oneEvent + oneEvent, true},
+		"before the first":            {"application/json;stream=watch", "", true},
+		"inside an event":             {"application/json", oneEvent + `{"type":"ADD`, false},
+		"protobuf, between events":    {protobuf, event + event, true},
+		"protobuf, an empty one":      {protobuf, "\x00\x00\x00\x00", true},
+		"protobuf, before the first":  {protobuf, "", true},
+		"protobuf, inside an event":   {protobuf, event + event[:100], false},
+		"protobuf, inside a length":   {protobuf, event + event[:3], false},
+		"protobuf, after a length":    {protobuf, event + event[:4], false},
+		"in a form that nobody knows": {"application/cbor-seq", "\n", false},
+		"an answer that is no watch":  {"", "", false},
 	} {
 		for _, protocol := range []string{"h2", "http/1.1"} {
 			t.Run(name+" "+protocol, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, rigOptions{})
 				alice := r.person("alice@example.com")
-				r.upstream.handle(watchUpstream(test.text))
+				r.upstream.handle(watchIn(test.form, test.text))
 				response, err := alice.http(protocol).Do(alice.request(http.MethodGet, "/api/v1/pods?watch=1", nil))
 				must(t, err)
 				defer response.Body.Close()
@@ -174,16 +193,32 @@ func TestCutWatch(t *testing.T) {
 					}
 					return
 				}
-				var event struct {
-					Type   string
-					Object metav1.Status
-				}
-				if err != nil || json.Unmarshal(rest, &event) != nil || event.Type != "ERROR" || event.Object.Code != 403 || !strings.Contains(event.Object.Message, "gone home") {
-					t.Errorf("%v: %q", err, rest)
+				must(t, err)
+				if kind, why := lastEvent(t, test.form, rest); kind != "ERROR" || why.Code != 403 || !strings.Contains(why.Message, "gone home") {
+					t.Errorf("%s %v: %q", kind, why, rest)
 				}
 			})
 		}
 	}
+}
+
+// lastEvent reads one event as client-go does.
+func lastEvent(t *testing.T, form string, data []byte) (string, metav1.Status) {
+	t.Helper()
+	info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), strings.Split(form, ";")[0])
+	if !ok || info.StreamSerializer == nil {
+		t.Fatalf("client-go does not know %s", form)
+	}
+	frames := info.StreamSerializer.Framer.NewFrameReader(io.NopCloser(bytes.NewReader(data)))
+	decoder := restwatch.NewDecoder(streaming.NewDecoder(frames, info.StreamSerializer.Serializer), scheme.Codecs.UniversalDeserializer())
+	defer decoder.Close()
+	kind, object, err := decoder.Decode()
+	must(t, err)
+	status, ok := object.(*metav1.Status)
+	if !ok {
+		t.Fatalf("%T", object)
+	}
+	return string(kind), *status
 }
 
 // TestCutStalledWatch: a client that does not read is cut all the same.
