@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,9 @@ import (
 
 	"github.com/kube-zt/zt/pkg/api/manifest"
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/authn"
+	"github.com/kube-zt/zt/pkg/gateway/control"
+	"github.com/kube-zt/zt/pkg/gateway/files"
 	"github.com/kube-zt/zt/pkg/gateway/impersonate"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -30,6 +34,9 @@ type rbacFlags struct {
 	Profile string
 	Config  string
 	Cluster string
+	// Gateway is the GatewayConfiguration; empty means gateway.yaml beside the
+	// directory Config, if any.
+	Gateway string
 }
 
 func newRBACCommand(streams genericiooptions.IOStreams) *cobra.Command {
@@ -40,20 +47,25 @@ func newRBACCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Long: `Print, as YAML for kubectl apply, the namespace, the service account
 zt-impersonate and the ClusterRole that lets it act in people's names: as the
 groups of the roles in DIR and, in the constrained profile (Kubernetes 1.36 and
-newer), only for what the policies in DIR allow. Apply it again when roles or
-policies change. Whoever applies it must hold these rights himself.`,
+newer), only for what the policies in DIR allow. What further issuers map to
+extra keys is in it, too, so the gateway's configuration is read as well. Apply
+it again when roles, policies or further issuers change. Whoever applies it must
+hold these rights himself.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return runRBAC(streams, flags, time.Now()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runRBAC(cmd.Context(), streams, flags, time.Now())
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.Config, "config", "", "directory with the manifests, as in Directory/config")
 	f.StringVar(&flags.Profile, "profile", "", "constrained or legacy (default: what the TargetCluster says)")
 	f.StringVar(&flags.Cluster, "cluster", "", "TargetCluster (default: the only one)")
+	f.StringVar(&flags.Gateway, "gateway", "", "GatewayConfiguration (default: gateway.yaml beside DIR, if it exists)")
 	_ = cmd.MarkFlagRequired("config")
 	return cmd
 }
 
-func runRBAC(streams genericiooptions.IOStreams, flags rbacFlags, now time.Time) error {
+func runRBAC(ctx context.Context, streams genericiooptions.IOStreams, flags rbacFlags, now time.Time) error {
 	wishes, problems, err := readManifests(flags.Config, now)
 	if err != nil {
 		return err
@@ -79,6 +91,9 @@ func runRBAC(streams genericiooptions.IOStreams, flags rbacFlags, now time.Time)
 	default:
 		return fmt.Errorf("--profile %q: want constrained or legacy", flags.Profile)
 	}
+	if needs.ExtraKeys, err = extraKeys(ctx, streams, flags); err != nil {
+		return err
+	}
 	out := bytes.Buffer{}
 	fmt.Fprintf(&out, "# zt-gateway rbac: cluster %s, profile %s.\n", cluster.Name, strings.ToLower(string(needs.Profile)))
 	printer := &printers.YAMLPrinter{}
@@ -89,6 +104,40 @@ func runRBAC(streams genericiooptions.IOStreams, flags rbacFlags, now time.Time)
 	}
 	_, err = streams.Out.Write(out.Bytes())
 	return err
+}
+
+// extraKeys are those that the further issuers' claims are mapped to. Without its
+// right to them the account could impersonate nobody of these issuers, so what
+// cannot be read is an error and no empty list.
+func extraKeys(ctx context.Context, streams genericiooptions.IOStreams, flags rbacFlags) ([]string, error) {
+	file := flags.Gateway
+	if file == "" {
+		dir, err := filepath.Abs(flags.Config)
+		if err != nil {
+			return nil, err
+		}
+		if file = filepath.Join(filepath.Dir(dir), "gateway.yaml"); !isFile(file) {
+			fmt.Fprintf(streams.ErrOut, "zt-gateway: there is no %s, so no extra keys of further issuers are in this\nhint: --gateway FILE names it\n", file)
+			return nil, nil
+		}
+	}
+	c, err := readConfiguration(ctx, file)
+	if err != nil || c.FurtherIssuersFile == "" {
+		return nil, err
+	}
+	read, err := files.Read(ctx, c.FurtherIssuersFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s: furtherIssuersFile: %w", file, err)
+	}
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	issuers, err := authn.NewFurtherIssuers(ctx, read.Data[0], authn.FurtherOptions{
+		LoginClientID: c.OIDC.ClientID, ControlIssuer: control.Issuer(c.Domain), UsernamePrefix: c.OIDC.UsernamePrefix,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.FurtherIssuersFile, err)
+	}
+	return issuers.ExtraKeys(), nil
 }
 
 // wishes are the manifests that say what the account must be able to do.
