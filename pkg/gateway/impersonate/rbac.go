@@ -102,13 +102,18 @@ func (n Needs) extras() []string {
 	return slices.Compact(resources)
 }
 
-// standardVerbs are those of Kubernetes' API. "*" in a policy means these.
+// standardVerbs are those of Kubernetes' API for resources. "*" in a policy means
+// these.
 var standardVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+
+// urlVerbs are those of URLs that are no resources: HTTP's methods, of which the
+// gateway accepts these.
+var urlVerbs = []string{"delete", "get", "head", "patch", "post", "put"}
 
 // everybody may look around and ask about himself; policy allows discovery to
 // every role, and the reviews where a policy says so.
 var everybody = []rbacv1.PolicyRule{
-	{Verbs: []string{"get"}, NonResourceURLs: []string{"/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version", "/version/"}},
+	{Verbs: []string{"get", "head"}, NonResourceURLs: []string{"/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version", "/version/"}},
 	{Verbs: []string{"create"}, APIGroups: []string{authentication}, Resources: []string{"selfsubjectreviews"}},
 	{Verbs: []string{"create"}, APIGroups: []string{authorization}, Resources: []string{"selfsubjectaccessreviews", "selfsubjectrulesreviews"}},
 }
@@ -119,7 +124,7 @@ func (n Needs) actions() []rbacv1.PolicyRule {
 	if n.Permissive {
 		wanted = append(wanted,
 			rbacv1.PolicyRule{Verbs: standardVerbs, APIGroups: []string{"*"}, Resources: []string{"*"}},
-			rbacv1.PolicyRule{Verbs: []string{"get", "create", "update", "patch", "delete"}, NonResourceURLs: []string{"*"}})
+			rbacv1.PolicyRule{Verbs: urlVerbs, NonResourceURLs: []string{"*"}})
 	}
 	for _, p := range n.Policies {
 		if p.Spec.Effect == v1alpha1.EffectDeny {
@@ -151,7 +156,7 @@ func key(r rbacv1.PolicyRule) string {
 func widen(rule v1alpha1.PolicyRule) []rbacv1.PolicyRule {
 	verbs := matching(rule.Verbs, standardVerbs)
 	var out []rbacv1.PolicyRule
-	if len(rule.NonResourceURLs) > 0 {
+	if verbs := verbsOfURLs(rule.Verbs); len(rule.NonResourceURLs) > 0 && len(verbs) > 0 {
 		var urls []string
 		for _, url := range rule.NonResourceURLs {
 			if before, _, glob := strings.Cut(url, "*"); glob {
@@ -193,6 +198,16 @@ func widen(rule v1alpha1.PolicyRule) []rbacv1.PolicyRule {
 		add(proxies, []string{"create", "delete", "get", "patch", "update"})
 	}
 	return out
+}
+
+// verbsOfURLs are those that a policy's verbs mean for URLs. Who may get may also
+// ask for the header alone.
+func verbsOfURLs(patterns []string) []string {
+	verbs := slices.DeleteFunc(matching(patterns, urlVerbs), func(verb string) bool { return !slices.Contains(urlVerbs, verb) })
+	if slices.Contains(verbs, "get") {
+		verbs = append(verbs, "head")
+	}
+	return sorted(verbs)
 }
 
 // matching expands globs among verbs over known ones and keeps the rest.

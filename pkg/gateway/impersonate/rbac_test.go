@@ -42,7 +42,7 @@ func TestRules(t *testing.T) {
 		"impersonate:user-info authentication.k8s.io/uids",
 		"impersonate:user-info authentication.k8s.io/userextras/kube-zt.io/client-ip,userextras/kube-zt.io/device,userextras/kube-zt.io/session",
 		"impersonate:user-info authentication.k8s.io/groups zt:admins,zt:dev",
-		"on:get //api,/api/*,/apis,/apis/*,/openapi,/openapi/*,/version,/version/",
+		"on:get,head //api,/api/*,/apis,/apis/*,/openapi,/openapi/*,/version,/version/",
 		"on:create authentication.k8s.io/selfsubjectreviews",
 		"on:create authorization.k8s.io/selfsubjectaccessreviews,selfsubjectrulesreviews",
 	}
@@ -85,7 +85,18 @@ func TestRules(t *testing.T) {
 		},
 		"urls": {
 			needs: Needs{Roles: roles, Policies: []*v1alpha1.AccessPolicy{allow(v1alpha1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics", "/logs/*/x"}})}},
-			want:  []string{"on:get //logs/*,/metrics"},
+			want:  []string{"on:get,head //logs/*,/metrics"},
+		},
+		"urls by all verbs": {
+			needs: Needs{Roles: roles, Policies: []*v1alpha1.AccessPolicy{allow(v1alpha1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})}},
+			want:  []string{"on:delete,get,head,patch,post,put /*"},
+		},
+		"urls by a method": {
+			needs: Needs{Roles: roles, Policies: []*v1alpha1.AccessPolicy{allow(v1alpha1.PolicyRule{Verbs: []string{"create", "post"}, NonResourceURLs: []string{"/hook"}})}},
+			want:  []string{"on:post //hook"},
+		},
+		"verbs that no url has": {
+			needs: Needs{Roles: roles, Policies: []*v1alpha1.AccessPolicy{allow(v1alpha1.PolicyRule{Verbs: []string{"create", "list"}, NonResourceURLs: []string{"/hook"}})}},
 		},
 		"denies need nothing": {
 			needs: Needs{Roles: roles, Policies: []*v1alpha1.AccessPolicy{func() *v1alpha1.AccessPolicy {
@@ -96,7 +107,7 @@ func TestRules(t *testing.T) {
 		},
 		"permissive": {
 			needs: Needs{Roles: roles, Permissive: true},
-			want:  []string{"on:create,delete,deletecollection,get,list,patch,update,watch */*", "on:get,create,update,patch,delete /*"},
+			want:  []string{"on:create,delete,deletecollection,get,list,patch,update,watch */*", "on:delete,get,head,patch,post,put /*"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
