@@ -436,6 +436,39 @@ func TestFairShare(t *testing.T) {
 	}
 }
 
+// TestFairDevices: what has all of a person's share on one device leaves something
+// for the person on another.
+func TestFairDevices(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{limits: v1alpha1.Limits{ReadsInFlight: 8}})
+	desk, laptop := r.person("alice@example.com"), r.person("alice@example.com")
+	release := make(chan struct{})
+	r.upstream.handle(func(_ http.ResponseWriter, q *http.Request) {
+		if q.URL.Query().Get("wait") != "" {
+			<-release
+		}
+	})
+	var wg sync.WaitGroup
+	client := desk.http("h2")
+	for range 4 {
+		request := desk.request(http.MethodGet, "/api/v1/pods?wait=1", nil)
+		wg.Go(func() {
+			if response, err := client.Do(request); err == nil {
+				response.Body.Close()
+			}
+		})
+	}
+	r.eventually("four from the desk", func() bool { return r.upstream.count() == 4 })
+	if got := desk.get("/api/v1/pods"); got.code != http.StatusTooManyRequests {
+		t.Errorf("a fifth from the desk: %d", got.code)
+	}
+	if got := laptop.get("/api/v1/pods"); got.code != http.StatusOK {
+		t.Errorf("from the laptop: %d %s", got.code, got.body)
+	}
+	close(release)
+	wg.Wait()
+}
+
 func (u *upstream) count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -52,9 +52,9 @@ type link struct {
 	kube   *Kube
 	conn   *tls.Conn
 	notes  edge.Notes
-	holder string // in whose name limits are counted
-	source string // address for the record, "" if unknown
-	host   string // what Host must be
+	holder limit.Holder // in whose name limits are counted
+	source string       // address for the record, "" if unknown
+	host   string       // what Host must be
 	regime string
 	done   chan struct{} // closed when the connection is
 
@@ -177,7 +177,7 @@ func (ls *links) add(ctx context.Context, secure *tls.Conn, peer *evidence.Peer,
 		host: k.host, regime: edge.RegimeTunnel, refusal: peer.Refusal, done: make(chan struct{}), release: func() {},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	l.holder = stranger(notes)
+	l.holder.Name = stranger(notes)
 	if peer.Direct() {
 		l.host, l.regime = k.directHost, edge.RegimeDirect
 		if secure.ConnectionState().ServerName != k.directHost {
@@ -185,7 +185,7 @@ func (ls *links) add(ctx context.Context, secure *tls.Conn, peer *evidence.Peer,
 		}
 	} else {
 		l.identity = &peer.Proof.Identity
-		l.holder = string(l.identity.User.Issuer) + " " + string(l.identity.User.Subject)
+		l.holder = limit.Holder{Name: string(l.identity.User.Issuer) + " " + string(l.identity.User.Subject), Device: l.identity.Device}
 	}
 	ls.mu.Lock()
 	if len(ls.byConn) == 0 {

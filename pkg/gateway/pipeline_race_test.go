@@ -16,6 +16,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/gateway/revoke"
 	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -70,7 +71,7 @@ func (r *race) revoke(p *person) {
 func (r *race) watch(p *person) (*http.Request, *link) {
 	id := p.identity()
 	l := &link{
-		kube: r.kube, identity: &id, host: r.kube.host, regime: edge.RegimeTunnel, holder: string(p.user.Subject),
+		kube: r.kube, identity: &id, host: r.kube.host, regime: edge.RegimeTunnel, holder: limit.Holder{Name: string(p.user.Subject)},
 		source: netip.MustParseAddr("203.0.113.7").String(), done: make(chan struct{}), release: func() {},
 	}
 	const path = "/api/v1/pods?watch=1"

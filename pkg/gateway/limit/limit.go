@@ -8,6 +8,11 @@
 // anew. Beyond that the answer is 429 with a Retry-After of a second, which
 // stock clients obey by themselves.
 //
+// A person's share is parted likewise among the devices that he is working on, so
+// that what runs wild on one does not keep him from the cluster on the others.
+// It is the person who has the share and not the device: whoever has many devices
+// must not be many, and a machine that many people work on must not be one.
+//
 // Long-running requests (watch, exec, logs -f) give their slot back as soon as
 // they are known for what they are and take one of their own class.
 package limit
@@ -58,7 +63,18 @@ type pool struct {
 
 	mu      sync.Mutex
 	total   int
-	holders map[string]int // by whom; entries at zero are removed
+	holders map[string]held // by name; entries at zero are removed
+	devices map[Holder]int  // likewise
+}
+
+// held is what one name holds, and how many of its devices hold something.
+type held struct{ slots, devices int }
+
+// Holder is in whose name a slot is held: a person, or a source, and the device
+// that the person is on, empty for a source.
+type Holder struct {
+	Name   string
+	Device wire.DeviceID
 }
 
 // New makes a Limiter with nothing in flight.
@@ -73,7 +89,8 @@ func New(o Options) *Limiter {
 			}
 			return usual
 		}
-		l.pools[class].holders = map[string]int{}
+		l.pools[class].holders = map[string]held{}
+		l.pools[class].devices = map[Holder]int{}
 		l.pools[class].changed = func(int) {}
 		if o.Changed != nil {
 			l.pools[class].changed = o.Changed(Class(class))
@@ -86,11 +103,11 @@ func New(o Options) *Limiter {
 type Slot struct {
 	limiter *Limiter
 	class   Class
-	holder  string
+	holder  Holder
 }
 
 // Acquire takes a slot for holder or says why there is none. It never waits.
-func (l *Limiter) Acquire(class Class, holder string) (Slot, *wire.Refusal) {
+func (l *Limiter) Acquire(class Class, holder Holder) (Slot, *wire.Refusal) {
 	if !l.pools[class].take(holder) {
 		return Slot{}, wire.Refuse(wire.ReasonLimit, "wait for earlier requests to end",
 			"too many %s requests to this cluster are in flight", class)
@@ -124,30 +141,50 @@ func (s *Slot) Move(class Class) *wire.Refusal {
 	return nil
 }
 
-// take follows the share that the package comment gives. The check and the
+// anew is the part of a share, one in so many, that is kept for devices which
+// hold less than the others. It comes on top of the share: a person with one device
+// has the whole of that.
+const anew = 8
+
+// take follows the shares that the package comment gives. The check and the
 // count are one step, so that the capacity is exact.
-func (p *pool) take(holder string) bool {
+func (p *pool) take(holder Holder) bool {
 	capacity := p.capacity()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	held := p.holders[holder]
+	now, here := p.holders[holder.Name], p.devices[holder]
 	active := len(p.holders)
-	if held == 0 {
+	if now.slots == 0 {
 		active++
 	}
-	if p.total >= capacity || held >= max(1, capacity/(active+1)) {
+	if here == 0 {
+		now.devices++
+	}
+	share := max(1, capacity/(active+1))
+	room := share
+	if now.devices > 1 {
+		room += max(1, share/anew)
+	}
+	if p.total >= capacity || now.slots >= room || here >= max(1, share/now.devices) {
 		return false
 	}
-	p.holders[holder] = held + 1
+	now.slots++
+	p.holders[holder.Name], p.devices[holder] = now, here+1
 	p.total++
 	return true
 }
 
-func (p *pool) give(holder string) {
+func (p *pool) give(holder Holder) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total--
-	if p.holders[holder]--; p.holders[holder] <= 0 {
-		delete(p.holders, holder)
+	now := p.holders[holder.Name]
+	now.slots--
+	if p.devices[holder]--; p.devices[holder] <= 0 {
+		delete(p.devices, holder)
+		now.devices--
+	}
+	if p.holders[holder.Name] = now; now.slots <= 0 {
+		delete(p.holders, holder.Name)
 	}
 }

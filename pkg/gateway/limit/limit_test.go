@@ -12,6 +12,10 @@ import (
 
 // take takes as much as holder can get.
 func take(l *Limiter, class Class, holder string) []*Slot {
+	return takeOn(l, class, Holder{Name: holder})
+}
+
+func takeOn(l *Limiter, class Class, holder Holder) []*Slot {
 	var slots []*Slot
 	for {
 		slot, refusal := l.Acquire(class, holder)
@@ -67,19 +71,59 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// TestDevices: who has filled his share from one device gets something in on
+// another, and as much as on the first when that one's requests end. However many
+// devices he has, he is one person.
+func TestDevices(t *testing.T) {
+	t.Parallel()
+	l := New(Options{Capacity: capacities(64, 0)})
+	on := func(device string) Holder { return Holder{"alice", wire.DeviceID(device)} }
+	desk := takeOn(l, Read, on("desk"))
+	if len(desk) != 32 {
+		t.Errorf("on one device: %d, want the whole share", len(desk))
+	}
+	laptop := takeOn(l, Read, on("laptop"))
+	if len(laptop) != 4 {
+		t.Errorf("on the second device: %d, want an eighth of the share", len(laptop))
+	}
+	// A client that goes wild takes again whatever is given back, at once.
+	for len(desk) > 0 {
+		desk[0].Release()
+		desk = append(desk[1:], takeOn(l, Read, on("desk"))...)
+		laptop = append(laptop, takeOn(l, Read, on("laptop"))...)
+		if len(laptop) >= 16 {
+			break
+		}
+	}
+	if len(desk) > 20 || len(laptop) != 16 {
+		t.Errorf("desk %d, laptop %d: want an equal part for each", len(desk), len(laptop))
+	}
+	all := len(desk) + len(laptop)
+	for i := range 100 {
+		all += len(takeOn(l, Read, on(fmt.Sprint(i))))
+	}
+	if all > 36 {
+		t.Errorf("alice has %d on a hundred devices", all)
+	}
+	// Hers are no others' of the same machine.
+	if n := len(takeOn(l, Read, Holder{"bob", "desk"})); n != 21 {
+		t.Errorf("bob has %d on alice's machine, want a third", n)
+	}
+}
+
 func TestCapacityOfOne(t *testing.T) {
 	t.Parallel()
 	l := New(Options{Capacity: capacities(1, 0)})
-	slot, refusal := l.Acquire(Read, "alice")
+	slot, refusal := l.Acquire(Read, Holder{Name: "alice"})
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if _, refusal := l.Acquire(Read, "bob"); refusal == nil || refusal.Reason != wire.ReasonLimit || refusal.Status() != 429 {
+	if _, refusal := l.Acquire(Read, Holder{Name: "bob"}); refusal == nil || refusal.Reason != wire.ReasonLimit || refusal.Status() != 429 {
 		t.Errorf("%+v", refusal)
 	}
 	slot.Release()
 	slot.Release()
-	if _, refusal := l.Acquire(Read, "bob"); refusal != nil {
+	if _, refusal := l.Acquire(Read, Holder{Name: "bob"}); refusal != nil {
 		t.Error(refusal)
 	}
 }
@@ -88,14 +132,14 @@ func TestMove(t *testing.T) {
 	t.Parallel()
 	var counts [classes]atomic.Int64
 	l := New(Options{Capacity: capacities(2, 2), Changed: func(c Class) func(int) { return func(n int) { counts[c].Add(int64(n)) } }})
-	first, refusal := l.Acquire(Read, "alice")
+	first, refusal := l.Acquire(Read, Holder{Name: "alice"})
 	if refusal == nil {
 		refusal = first.Move(Long)
 	}
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	second, refusal := l.Acquire(Read, "alice")
+	second, refusal := l.Acquire(Read, Holder{Name: "alice"})
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -135,7 +179,7 @@ func TestExact(t *testing.T) {
 			random := rand.New(rand.NewPCG(uint64(i), 1))
 			var held []*Slot
 			for range 1000 {
-				if slot, refusal := l.Acquire(Read, fmt.Sprint(i%7)); refusal == nil {
+				if slot, refusal := l.Acquire(Read, Holder{fmt.Sprint(i % 7), wire.DeviceID(fmt.Sprint(i % 5))}); refusal == nil {
 					held = append(held, &slot)
 				}
 				if len(held) > 0 && random.IntN(2) == 0 {
@@ -149,7 +193,7 @@ func TestExact(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if now.Load() != 0 || most.Load() > capacity || len(l.pools[Read].holders) != 0 {
-		t.Errorf("%d left, at most %d, holders %v", now.Load(), most.Load(), l.pools[Read].holders)
+	if now.Load() != 0 || most.Load() > capacity || len(l.pools[Read].holders)+len(l.pools[Read].devices) != 0 {
+		t.Errorf("%d left, at most %d, holders %v, devices %v", now.Load(), most.Load(), l.pools[Read].holders, l.pools[Read].devices)
 	}
 }
