@@ -427,7 +427,7 @@ func TestRBACStale(t *testing.T) {
 		r.upstream.handle(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintf(w, `{"kind":"Status","status":"Failure","message":%q,"reason":"Forbidden","code":403}`, message)
+			fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"reason":"Forbidden","details":{"kind":"pods"},"code":403}`, message)
 		})
 	}
 	forbidden(`pods is forbidden: User "system:serviceaccount:zt-system:zt-impersonate" cannot impersonate-on:user-info:list resource "pods" in API group ""`)

@@ -42,6 +42,14 @@ func WithIdentity(ctx context.Context, id *Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, id)
 }
 
+// UserOf is whom a request is sent in the name of, "" where in nobody's.
+func UserOf(ctx context.Context) string {
+	if id, _ := ctx.Value(identityKey{}).(*Identity); id != nil {
+		return id.User
+	}
+	return ""
+}
+
 var errIncomplete = errors.New("no complete identity to impersonate")
 
 // The extra headers that every request carries; a dot needs no escape, a slash

@@ -2,6 +2,8 @@ package impersonate
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +27,7 @@ type TokenFile struct {
 
 	mu      sync.Mutex
 	header  []string // "Bearer …", ready for a header
+	account string
 	checked time.Time
 	stamp   stamp
 }
@@ -100,5 +103,35 @@ func (t *TokenFile) load() error {
 	}
 	t.stamp = current
 	t.header = []string{"Bearer " + token}
+	t.account = accountOf(token)
 	return nil
+}
+
+// Account is the API server's name for the account whose token was read last, ""
+// where it cannot be told from the token.
+func (t *TokenFile) Account() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.account
+}
+
+// accountOf reads the subject of a service account's token, which is the user's
+// name. Nothing is verified: it is our own token, and whoever writes that file has
+// no need to lie about its name. Tokens of other kinds may be mapped to any name.
+func accountOf(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return ""
+	}
+	var claims struct {
+		Subject string `json:"sub"`
+	}
+	if json.Unmarshal(payload, &claims) != nil || !strings.HasPrefix(claims.Subject, "system:serviceaccount:") {
+		return ""
+	}
+	return claims.Subject
 }

@@ -1,6 +1,7 @@
 package impersonate
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,5 +56,35 @@ func TestTokenFile(t *testing.T) {
 	want("Bearer three") // for the API server to judge
 	if s := token.String(); s != "token in "+path {
 		t.Error(s)
+	}
+}
+
+// TestAccount: the account's name is in a service account's token, and in no
+// other that could be trusted to be called the same by the API server.
+func TestAccount(t *testing.T) {
+	t.Parallel()
+	token := func(claims string) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".sig"
+	}
+	for text, want := range map[string]string{
+		token(`{"sub":"system:serviceaccount:zt-system:zt-impersonate","aud":["x"]}`): "system:serviceaccount:zt-system:zt-impersonate",
+		token(`{"sub":"somebody"}`): "",
+		token(`{}`):                 "",
+		token(`[]`):                 "",
+		"a.b":                       "",
+		"a.%.c":                     "",
+		"opaque":                    "",
+	} {
+		path := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file := NewTokenFile(path, time.Now)
+		if _, err := file.authorization(); err != nil {
+			t.Fatal(err)
+		}
+		if got := file.Account(); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
 	}
 }

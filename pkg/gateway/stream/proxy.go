@@ -108,7 +108,7 @@ func acceptEncoding(values []string, proxied bool) []string {
 var identityEncoding = []string{"identity"}
 
 func (p *Proxy) modify(response *http.Response) error {
-	return clean(response, of(response.Request.Context()).Proxied)
+	return p.upstream.clean(response, of(response.Request.Context()).Proxied)
 }
 
 func (p *Proxy) fail(_ http.ResponseWriter, r *http.Request, err error) {

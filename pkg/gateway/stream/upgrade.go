@@ -174,7 +174,7 @@ func (p *Proxy) relay(ctx context.Context, w http.ResponseWriter, response *http
 	stop := time.AfterFunc(relayTime, func() { response.Body.Close() })
 	defer stop.Stop()
 	defer response.Body.Close()
-	if err := clean(response, proxied); err != nil {
+	if err := p.upstream.clean(response, proxied); err != nil {
 		return classify(ctx, err)
 	}
 	h := w.Header()

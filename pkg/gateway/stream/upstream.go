@@ -48,6 +48,7 @@ type Upstream struct {
 	ordinary http.RoundTripper
 	upgrades http.RoundTripper
 	own      http.RoundTripper
+	account  func() string // the user name of the gateway's own credential, "" where it is not known
 	all      []*http.Transport
 }
 
@@ -59,7 +60,7 @@ func NewUpstream(o Options) (*Upstream, error) {
 	if o.Token == nil {
 		return nil, errors.New("upstream: no token file")
 	}
-	u := &Upstream{base: *o.URL}
+	u := &Upstream{base: *o.URL, account: o.Token.Account}
 	pool := &alternating{}
 	for range connections {
 		t := u.transport(o, "h2", "http/1.1")
