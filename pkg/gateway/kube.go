@@ -113,7 +113,7 @@ type Kube struct {
 	links      links
 	judgements judgements
 	server     *http.Server
-	queue      *queue
+	inbox      *edge.Inbox
 	// What is recorded of streams that proved nothing.
 	garbage, directGarbage *rate.Limiter
 	// strangers is what is recorded of requests of nobody.
@@ -190,7 +190,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		upstream: upstream,
 		proxy:    stream.NewProxy(upstream),
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},
-		queue:    newQueue(),
+		inbox:    edge.NewInbox(),
 		garbage:  rate.NewLimiter(garbageRecords, garbageRecords), directGarbage: rate.NewLimiter(garbageRecords, garbageRecords),
 		strangers: rate.NewLimiter(strangerRecords, 10*strangerRecords),
 	}
@@ -307,7 +307,7 @@ func (k *Kube) Run(ctx context.Context) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = k.server.Serve(k.queue) // ends when the queue does
+		_ = k.server.Serve(k.inbox) // ends when the inbox does
 	}()
 	swept := make(chan struct{})
 	go func() {

@@ -65,6 +65,7 @@ func TestDirectEnds(t *testing.T) {
 			provider, further := furtherIssuer(t)
 			r := newRig(t, rigOptions{direct: true, further: further, manifests: corporate})
 			r.upstream.handle(func(rw http.ResponseWriter, request *http.Request) {
+				rw.Header().Set("Content-Type", "application/json")
 				_, _ = io.WriteString(rw, "{}\n")
 				_ = http.NewResponseController(rw).Flush()
 				<-request.Context().Done()

@@ -140,6 +140,7 @@ func TestIssuersReload(t *testing.T) {
 	provider, further := furtherIssuer(t)
 	r := newRig(t, rigOptions{manifests: corporate, direct: true, further: further})
 	r.upstream.handle(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
 		io.WriteString(rw, "{}\n")
 		http.NewResponseController(rw).Flush()
 		<-r.Context().Done()

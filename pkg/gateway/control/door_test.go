@@ -47,7 +47,7 @@ func TestSlowBodies(t *testing.T) {
 		defer server.Close()
 		dial := func() net.Conn {
 			client, served := net.Pipe()
-			pipes.Give(served)
+			pipes.Give(t.Context(), served)
 			t.Cleanup(func() { client.Close() })
 			return client
 		}

@@ -67,11 +67,11 @@ func (c *Control) ServeStream(ctx context.Context, conn net.Conn, notes edge.Not
 		}
 		return
 	}
-	c.servePeer(secure, from, notes, over)
+	c.servePeer(ctx, secure, from, notes, over)
 }
 
 // servePeer registers a stream, asks the deny set, and serves it to its end.
-func (c *Control) servePeer(secure *tls.Conn, from *evidence.Peer, notes edge.Notes, over <-chan struct{}) {
+func (c *Control) servePeer(ctx context.Context, secure *tls.Conn, from *evidence.Peer, notes edge.Notes, over <-chan struct{}) {
 	p := &peer{
 		identity: from.Proof.Identity, notes: notes, refused: from.Refusal,
 		ended: make(chan struct{}), conn: secure.NetConn(), notAfter: from.Proof.Identity.NotAfter,
@@ -93,7 +93,7 @@ func (c *Control) servePeer(secure *tls.Conn, from *evidence.Peer, notes edge.No
 	}()
 	c.o.Metrics.Connection("control", notes.Regime, 1)
 	defer c.o.Metrics.Connection("control", notes.Regime, -1)
-	if c.inbox.Give(secure) {
+	if c.inbox.Give(ctx, secure) {
 		<-over
 	}
 }

@@ -60,7 +60,7 @@ func (e *Edge) serveHTTP(ctx context.Context, conn *peekedConn, client netip.Add
 	}
 	e.o.Metrics.Connection("edge", "gateway", 1)
 	defer e.o.Metrics.Connection("edge", "gateway", -1)
-	if !side.inbox.Give(secure) {
+	if !side.inbox.Give(ctx, secure) {
 		conn.Close()
 	}
 	<-conn.closed

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"net"
 	"sync"
 )
@@ -20,14 +21,15 @@ func NewInbox() *Inbox {
 }
 
 // Give hands conn to whoever accepts. It blocks until then, and returns false,
-// with conn still the caller's, when the inbox was closed.
-func (i *Inbox) Give(conn net.Conn) bool {
+// with conn still the caller's, when the inbox was closed or ctx has ended.
+func (i *Inbox) Give(ctx context.Context, conn net.Conn) bool {
 	select {
 	case i.conns <- conn:
 		return true
 	case <-i.closed:
-		return false
+	case <-ctx.Done():
 	}
+	return false
 }
 
 // Accept implements net.Listener.

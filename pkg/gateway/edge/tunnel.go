@@ -111,7 +111,7 @@ func (e *Edge) serveTunnel(ctx context.Context, conn *peekedConn, client netip.A
 	e.o.Metrics.Connection("edge", RegimeTunnel, 1)
 	defer e.o.Metrics.Connection("edge", RegimeTunnel, -1)
 	e.record(t.note(audit.Record{Decision: audit.Allowed}))
-	if !e.tunnel.inbox.Give(secure) {
+	if !e.tunnel.inbox.Give(ctx, secure) {
 		conn.Close()
 	}
 	<-conn.closed

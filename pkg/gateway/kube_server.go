@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Limits of an accepted connection (VECTORS, decision 23).
+const (
+	headerLimit     = 64 << 10
+	headerTime      = 10 * time.Second
+	idleTime        = 10 * time.Minute
+	streamsPerLink  = 100
+	streamWindow    = 1 << 20
+	maxRequestBody  = 3 << 20
+	requestTime     = 75 * time.Second // the API server's own is 60 s
+	maxPath         = 8 << 10
+	linkPingAfter   = 30 * time.Second
+	linkPingTimeout = 15 * time.Second
+)
+
+type linkKey struct{}
+
+// newServer reads requests off accepted connections. There is no write timeout:
+// a watch may last for days.
+func (k *Kube) newServer() *http.Server {
+	return &http.Server{
+		Handler:           http.HandlerFunc(k.serve),
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		// net/http allows 4 KiB of slack on top.
+		MaxHeaderBytes: headerLimit - 4<<10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          streamsPerLink,
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: 4*streamWindow - 1,
+			SendPingTimeout:               linkPingAfter,
+			PingTimeout:                   linkPingTimeout,
+		},
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			l := k.links.of(conn)
+			if l == nil {
+				return ctx
+			}
+			// What ends the link ends every request on it, with its reason.
+			ctx, cancel := context.WithCancelCause(ctx)
+			context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })
+			return context.WithValue(ctx, linkKey{}, l)
+		},
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				if l := k.links.of(conn); l != nil {
+					l.close()
+				}
+			}
+		},
+		// Broken handshakes and vanished clients are no events of ours.
+		ErrorLog: slog.NewLogLogger(k.log.Handler(), slog.LevelDebug),
+	}
+}
