@@ -171,6 +171,9 @@ func (x *exchange) accept() *wire.Refusal {
 	default:
 		return wire.Refuse(wire.ReasonMethod, "", "method %s is not accepted", audit.Clip(x.r.Method, 16))
 	}
+	if !sized(x.r) {
+		return wire.Refuse(wire.ReasonMalformed, "", "the request does not say its length as one number")
+	}
 	var refusal *wire.Refusal
 	x.upgrade, refusal = stream.ParseUpgrade(x.r)
 	return refusal
