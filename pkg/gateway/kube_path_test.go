@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -514,40 +516,91 @@ func TestV120(t *testing.T) {
 }
 
 // TestV121: to somebody who may not see it a cluster does not exist, in the very
-// words that are used where there is none.
+// words, headers and records that are used where there is none, whatever is asked.
 func TestV121(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{manifests: strings.Replace(everything, "roles: [all]", "roles: [others]", 1) + `
+	closed := strings.Replace(everything, "roles: [all]", "roles: [others]", 1) + `
 ---
 apiVersion: kube-zt.io/v1alpha1
 kind: AccessRole
 metadata: {name: others}
 spec: {users: [carol@example.com]}
-`})
-	alice := r.person("alice@example.com")
-	invisible := alice.get("/api/v1/pods")
-	cluster := r.snapshot.Load().Clusters["prod"]
-	gone := &v1alpha1.TargetCluster{}
+`
+	r := newRig(t, rigOptions{manifests: closed})
+	alice, carol := r.person("alice@example.com"), r.person("carol@example.com", "others")
+	if got := carol.get("/api/v1/pods"); got.code != http.StatusOK {
+		t.Fatalf("who may see it got %d %s", got.code, got.body)
+	}
+	r.upstream.one()
+	questions := []struct{ method, path, body string }{
+		{"GET", "/api/v1/pods", ""},
+		{"GET", "/api/v1/pods?watch=1", ""},
+		{"GET", "/api", ""},
+		{"GET", "/version", ""},
+		{"GET", "/openapi/v3", ""},
+		{"GET", "/metrics", ""},
+		{"GET", "/api/v1/secrets", ""},                     // a built-in rule refuses it where one may see
+		{"GET", "/api/v1/namespaces/zt-system/pods/x", ""}, // and this
+		{"POST", bindingsPath, `{"subjects":[]}`},          // whose body is read
+		{"POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", `{}`}, // which everybody may
+		{"DELETE", "/api/v1/namespaces/dev/pods/x", ""},
+		{"POST", "/api/v1/namespaces/dev/pods/x/exec?command=id", ""},
+	}
+	// Everything that is the same: all but the time and the decision's id.
+	type told struct {
+		Code   int
+		Header http.Header
+		Body   string
+		Record audit.Record
+	}
+	ask := func() (all []told) {
+		for _, q := range questions {
+			got := r.do(alice.http("h2"), alice.request(q.method, q.path, strings.NewReader(q.body)))
+			record := r.outcome(got.decision)
+			if record.Reason != wire.ReasonClusterUnknown || got.code != http.StatusForbidden || strings.Contains(got.body, "others") {
+				t.Errorf("%s %s: %d %s, reason %s", q.method, q.path, got.code, got.body, record.Reason)
+			}
+			got.header.Del("Date")
+			for name, values := range got.header {
+				got.header[name] = []string{strings.ReplaceAll(strings.Join(values, "|"), got.decision, "ID")}
+			}
+			record.ID, record.Time, record.DurationMS, record.Version = "", time.Time{}, 0, ""
+			all = append(all, told{got.code, got.header, strings.ReplaceAll(got.body, got.decision, "ID"), record})
+		}
+		return all
+	}
+	prod := r.snapshot.Load().Clusters["prod"]
+	gone := prod.DeepCopy()
 	gone.Name = "elsewhere"
-	gone.Spec = cluster.Spec
 	r.apply(gone, everything)
-	unknown := alice.get("/api/v1/pods")
-	r.upstream.none()
-	if invisible.code != http.StatusForbidden {
-		t.Errorf("answered %d %s", invisible.code, invisible.body)
-	}
-	same := func(a reply) string {
-		a.header.Del("Date")
-		return strings.ReplaceAll(a.body+strings.Join(a.header["Content-Length"], ""), a.decision, "ID")
-	}
-	if a, b := same(invisible), same(unknown); a != b || invisible.code != unknown.code {
-		t.Errorf("invisible: %d %s\nunknown:   %d %s", invisible.code, a, unknown.code, b)
-	}
-	for _, answer := range []reply{invisible, unknown} {
-		if record := r.outcome(answer.decision); record.Reason != wire.ReasonClusterUnknown {
-			t.Errorf("reason %s", record.Reason)
+	unknown := ask()
+
+	disabled := prod.DeepCopy()
+	disabled.Spec.Access = v1alpha1.AccessDisabled
+	const denied = `---
+apiVersion: kube-zt.io/v1alpha1
+kind: AccessPolicy
+metadata: {name: denied}
+spec:
+  effect: Deny
+  roles: ["*"]
+  clusters: [prod]
+  rules: [{verbs: ["*"], apiGroups: ["*"], resources: ["*", "*/*"]}]
+`
+	for name, world := range map[string]struct {
+		cluster   *v1alpha1.TargetCluster
+		manifests string
+	}{
+		"invisible":               {prod, closed},
+		"invisible and disabled":  {disabled, closed},
+		"invisible and forbidden": {prod, closed + denied},
+	} {
+		r.apply(world.cluster, world.manifests)
+		if diff := cmp.Diff(unknown, ask()); diff != "" {
+			t.Errorf("unknown (-) and %s (+) differ:\n%s", name, diff)
 		}
 	}
+	r.upstream.none()
 }
 
 func FuzzPath(f *testing.F) {
