@@ -114,6 +114,8 @@ type Kube struct {
 	judgements judgements
 	server     *http.Server
 	inbox      *edge.Inbox
+	// requestTime is how long a request may take that is not long-running.
+	requestTime time.Duration
 	// What is recorded of streams that proved nothing.
 	garbage, directGarbage *rate.Limiter
 	// strangers is what is recorded of requests of nobody.
@@ -190,8 +192,8 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		upstream: upstream,
 		proxy:    stream.NewProxy(upstream),
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},
-		inbox:    edge.NewInbox(),
-		garbage:  rate.NewLimiter(garbageRecords, garbageRecords), directGarbage: rate.NewLimiter(garbageRecords, garbageRecords),
+		inbox:    edge.NewInbox(), requestTime: requestTime,
+		garbage: rate.NewLimiter(garbageRecords, garbageRecords), directGarbage: rate.NewLimiter(garbageRecords, garbageRecords),
 		strangers: rate.NewLimiter(strangerRecords, 10*strangerRecords),
 	}
 	k.authn = o.Tokens.For(o.UID, o.Further)

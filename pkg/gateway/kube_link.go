@@ -17,6 +17,9 @@ const (
 	// cutGrace is how long the requests of a connection that is cut have to tell
 	// their clients why.
 	cutGrace = 1200 * time.Millisecond
+	// hardAfter is how long a connection that could not be written to may take to
+	// close.
+	hardAfter = 100 * time.Millisecond
 	// afterEnd is how long a connection outlives its certificate, for a renewal
 	// that is on its way.
 	afterEnd = 3 * time.Second

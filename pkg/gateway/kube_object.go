@@ -162,7 +162,7 @@ func unreadable(info *apirequest.RequestInfo, why string, args ...any) *wire.Ref
 // requestinfo has bounded it.
 func (x *exchange) object() (*policy.Object, *wire.Refusal) {
 	control := http.NewResponseController(x.w.ResponseWriter)
-	_ = control.SetReadDeadline(time.Now().Add(requestTime))
+	_ = control.SetReadDeadline(time.Now().Add(x.kube.requestTime))
 	ended := make(chan struct{})
 	stop := context.AfterFunc(x.ctx, func() {
 		defer close(ended)

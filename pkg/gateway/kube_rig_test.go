@@ -106,6 +106,8 @@ type rigOptions struct {
 	audit   func(path string) *audit.Log
 	// noWait is set where the first proof must not be waited for.
 	noWait bool
+	// requestTime is the kube part's own where it is zero.
+	requestTime time.Duration
 	// http1 makes the recording upstream speak HTTP/1.1 alone.
 	http1 bool
 }
@@ -158,6 +160,10 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	})
 	must(t, err)
 
+	if o.requestTime > 0 {
+		r.kube.requestTime = o.requestTime
+		r.kube.server = r.kube.newServer()
+	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	r.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

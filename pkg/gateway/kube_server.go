@@ -24,13 +24,15 @@ const (
 
 type linkKey struct{}
 
-// newServer reads requests off accepted connections. There is no write timeout:
-// a watch may last for days.
+// newServer reads requests off accepted connections. What somebody does not read is
+// held for no longer than a request may take, also when its handler has returned
+// and its slot is free again; a long-running request takes the timeout off.
 func (k *Kube) newServer() *http.Server {
 	return &http.Server{
 		Handler:           http.HandlerFunc(k.serve),
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
+		WriteTimeout:      k.requestTime + 2*cutGrace,
 		// net/http allows 4 KiB of slack on top.
 		MaxHeaderBytes: headerLimit - 4<<10,
 		HTTP2: &http.HTTP2Config{

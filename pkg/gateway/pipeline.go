@@ -119,6 +119,9 @@ func (x *exchange) finish() {
 	case broken == http.ErrAbortHandler:
 		// The answer broke off: because of a cut, or because one side went away.
 		abort = cut == nil || !x.w.farewell(x.numbered(cut))
+		if cause := context.Cause(x.ctx); errors.Is(cause, stream.ErrTimeout) {
+			x.failure = cause
+		}
 	default:
 		x.kube.o.Metrics.Panic("kube")
 		x.kube.log.Error("a handler panicked", "decision", x.id, "panic", broken, "stack", string(debug.Stack()))
@@ -395,21 +398,36 @@ func (x *exchange) stream() *wire.Refusal {
 	// A client that does not read must not hold up the end of a request that was cut
 	// or has had its time.
 	control := http.NewResponseController(x.w.ResponseWriter)
+	if x.long {
+		_ = control.SetWriteDeadline(time.Time{}) // instead of the server's, which is for all others
+	}
 	ended := make(chan struct{})
+	var hard *time.Timer
 	stop := context.AfterFunc(x.ctx, func() {
 		defer close(ended)
 		_ = control.SetWriteDeadline(time.Now().Add(cutGrace))
+		if x.r.ProtoMajor == 1 {
+			// There net/http closes the connection under the handler's hands, and TLS
+			// says goodbye first, to which somebody who does not read listens for 5 s.
+			hard = time.AfterFunc(cutGrace+hardAfter, func() { x.link.conn.NetConn().Close() })
+		}
 	})
 	defer func() {
 		if !stop() {
 			<-ended // the controller is not to be used once the handler returned
+			if hard != nil {
+				hard.Stop()
+			}
 		}
 	}()
 	if !x.long {
-		timer := time.AfterFunc(requestTime, func() { x.cancel(stream.ErrTimeout) })
+		timer := time.AfterFunc(x.kube.requestTime, func() { x.cancel(stream.ErrTimeout) })
 		defer timer.Stop()
 	}
 	x.kube.proxy.Serve(x.ctx, x.w, x.r, request)
+	if x.long && x.ctx.Err() == nil {
+		_ = control.SetWriteDeadline(time.Now().Add(x.kube.requestTime)) // for the rest, which goes out when the handler has returned
+	}
 	if failed != nil {
 		return x.failed(failed)
 	}
@@ -417,7 +435,7 @@ func (x *exchange) stream() *wire.Refusal {
 }
 
 func (x *exchange) streamUpgrade() *wire.Refusal {
-	timer := time.AfterFunc(requestTime, func() { x.cancel(stream.ErrTimeout) })
+	timer := time.AfterFunc(x.kube.requestTime, func() { x.cancel(stream.ErrTimeout) })
 	session, failed := x.kube.proxy.Dial(x.ctx, x.w, x.r, x.upgrade, x.proxied())
 	if !timer.Stop() && session != nil {
 		session.Close()
