@@ -14,13 +14,26 @@ const (
 	headerTime      = 10 * time.Second
 	idleTime        = 10 * time.Minute
 	streamsPerLink  = 100
-	streamWindow    = 1 << 20
+	streamWindow    = 128 << 10
+	linkWindow      = 256 << 10
 	maxRequestBody  = 3 << 20
 	requestTime     = 75 * time.Second // the API server's own is 60 s
 	maxPath         = 8 << 10
 	linkPingAfter   = 30 * time.Second
 	linkPingTimeout = 15 * time.Second
 )
+
+// What one person can have the gateway hold by not reading, or by sending what
+// upstream does not take, with all that the limits allow (docs/threat-model.md):
+//
+//   - of short answers, for requestTime: receiveWindow (package stream, 192 KiB) for
+//     each of the person's share of slots, 337 at most, which makes 63 MiB;
+//   - of what is long-running, as long as it runs: followWindow (64 KiB) for each of
+//     1000, 63 MiB;
+//   - of bodies: linkWindow for each of a device's 256 tunnels, 64 MiB.
+//
+// What the windows cost: a body goes out at 128 KiB for each round trip to the
+// laptop, where the API server itself would take 256 KiB.
 
 type linkKey struct{}
 
@@ -38,7 +51,7 @@ func (k *Kube) newServer() *http.Server {
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          streamsPerLink,
 			MaxReceiveBufferPerStream:     streamWindow,
-			MaxReceiveBufferPerConnection: 4*streamWindow - 1,
+			MaxReceiveBufferPerConnection: linkWindow,
 			SendPingTimeout:               linkPingAfter,
 			PingTimeout:                   linkPingTimeout,
 		},

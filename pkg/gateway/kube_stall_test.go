@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,5 +146,123 @@ func TestStalledEnd(t *testing.T) {
 	}
 	if took := time.Since(began); took > 6*time.Second {
 		t.Errorf("reset after %s", took)
+	}
+}
+
+// held is what the process has in use, in bytes.
+func held() int64 {
+	runtime.GC()
+	runtime.GC() // what finalizers and pools let go of
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
+}
+
+// TestV142: what a client that does not read costs in memory, while what it has
+// asked for goes on without end. The test's upstream is in the same process.
+func TestV142(t *testing.T) { // alone, or it would measure others
+	const streams = 50
+	endless := func(w io.Writer, chunk []byte) {
+		for {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	}
+	chunk := make([]byte, 64<<10)
+	for name, test := range map[string]struct {
+		most int64 // bytes for each
+		open func(*rig, *person)
+	}{
+		"logs over h2": {200 << 10, func(_ *rig, p *person) {
+			client := p.unready()
+			for range streams {
+				client.ask("/api/v1/namespaces/dev/pods/x/log?follow=true")
+			}
+		}},
+		"watches over http/1.1": {200 << 10, func(_ *rig, p *person) {
+			for range streams {
+				conn := p.dial("http/1.1")
+				p.rig.t.Cleanup(func() { conn.NetConn().Close() })
+				_, err := fmt.Fprintf(conn, "GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n", p.rig.kube.host, p.token())
+				must(p.rig.t, err)
+			}
+		}},
+		"exec": {250 << 10, func(_ *rig, p *person) {
+			for range streams {
+				conn := p.dial("http/1.1")
+				p.rig.t.Cleanup(func() { conn.NetConn().Close() })
+				_, err := io.WriteString(conn, p.upgrade("GET", execPath, "websocket"))
+				must(p.rig.t, err)
+			}
+		}},
+		"lists over h2": {400 << 10, func(_ *rig, p *person) {
+			client := p.unready()
+			for range streams {
+				client.ask("/api/v1/pods")
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var wrote atomic.Int64
+			var begun atomic.Int32
+			r := newRig(t, rigOptions{})
+			r.upstream.handle(func(w http.ResponseWriter, q *http.Request) {
+				if !strings.Contains(q.URL.Path, "pods") {
+					return
+				}
+				begun.Add(1)
+				counting := writerFunc(func(b []byte) (int, error) {
+					wrote.Store(time.Now().UnixNano())
+					return w.Write(b)
+				})
+				if q.Header.Get("Upgrade") == "" {
+					endless(counting, chunk)
+					return
+				}
+				switched(switching("websocket"), func(conn net.Conn, _ *bufio.Reader) {
+					endless(writerFunc(func(b []byte) (int, error) {
+						wrote.Store(time.Now().UnixNano())
+						return conn.Write(b)
+					}), chunk)
+				})(w, q)
+			})
+			alice := r.person("alice@example.com")
+			alice.get("/version")
+			before := held()
+			test.open(r, alice)
+			r.eventually("all stand still", func() bool {
+				return begun.Load() >= streams && time.Since(time.Unix(0, wrote.Load())) > 300*time.Millisecond
+			})
+			each := (held() - before) / streams
+			t.Logf("%d KiB each", each>>10)
+			if each > test.most {
+				t.Errorf("%d KiB each, want at most %d", each>>10, test.most>>10)
+			}
+			if got := alice.get("/version"); got.code != http.StatusOK {
+				t.Error("others are held up")
+			}
+		})
+	}
+}
+
+// TestStalledRefusals: what is over but for the last bytes, which the client does
+// not take, costs little, however large the request was.
+func TestStalledRefusals(t *testing.T) { // alone, as above
+	const streams = 90
+	r := newRig(t, rigOptions{})
+	alice := r.person("alice@example.com")
+	alice.get("/version")
+	client := alice.unready()
+	large := strings.Repeat("x", 40<<10)
+	before := held()
+	for range streams {
+		client.ask("/api/v1/%70ods", "x-large", large)
+	}
+	r.eventually("all are refused", func() bool { return len(r.records()) == streams+1 })
+	each := (held() - before) / streams
+	t.Logf("%d KiB each", each>>10)
+	if each > 32<<10 {
+		t.Errorf("%d KiB each", each>>10)
 	}
 }

@@ -132,6 +132,10 @@ func (x *exchange) finish() {
 		}
 	}
 	x.outcome(cut)
+	if x.r.ProtoMajor == 2 {
+		// net/http keeps the request until the client has taken all of the answer.
+		clear(x.r.Header)
+	}
 	if abort {
 		panic(http.ErrAbortHandler)
 	}

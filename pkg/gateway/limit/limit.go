@@ -14,7 +14,8 @@
 // must not be many, and a machine that many people work on must not be one.
 //
 // Long-running requests (watch, exec, logs -f) give their slot back as soon as
-// they are known for what they are and take one of their own class.
+// they are known for what they are and take one of their own class. Of that nobody
+// has more than an eighth, since it may be held for days.
 package limit
 
 import (
@@ -60,6 +61,7 @@ type Limiter struct {
 type pool struct {
 	changed  func(int)
 	capacity func() int
+	parts    int // nobody's share is larger than one in so many
 
 	mu      sync.Mutex
 	total   int
@@ -89,6 +91,7 @@ func New(o Options) *Limiter {
 			}
 			return usual
 		}
+		l.pools[class].parts = [classes]int{Read: 2, Write: 2, Long: 8}[class]
 		l.pools[class].holders = map[string]held{}
 		l.pools[class].devices = map[Holder]int{}
 		l.pools[class].changed = func(int) {}
@@ -160,7 +163,7 @@ func (p *pool) take(holder Holder) bool {
 	if here == 0 {
 		now.devices++
 	}
-	share := max(1, capacity/(active+1))
+	share := max(1, capacity/max(active+1, p.parts))
 	room := share
 	if now.devices > 1 {
 		room += max(1, share/anew)

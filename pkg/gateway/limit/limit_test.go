@@ -111,6 +111,19 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// TestLong: however much is free, one person's long-running requests are few
+// enough for their memory to be known (followWindow in package stream).
+func TestLong(t *testing.T) {
+	t.Parallel()
+	l := New(Options{})
+	if n := len(take(l, Long, "alice")); n != 1000 {
+		t.Errorf("alice took %d, want 1000", n)
+	}
+	if n := len(take(l, Long, "bob")); n != 1000 {
+		t.Errorf("bob took %d, want 1000", n)
+	}
+}
+
 func TestCapacityOfOne(t *testing.T) {
 	t.Parallel()
 	l := New(Options{Capacity: capacities(1, 0)})

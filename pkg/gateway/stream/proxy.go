@@ -40,15 +40,15 @@ type requestKey struct{}
 // NewProxy makes a Proxy toward u.
 func NewProxy(u *Upstream) *Proxy {
 	p := &Proxy{upstream: u}
-	p.small = p.reverse(newBuffers(smallBuffer))
-	p.large = p.reverse(newBuffers(largeBuffer))
+	p.small = p.reverse(u.follows, newBuffers(smallBuffer))
+	p.large = p.reverse(u.ordinary, newBuffers(largeBuffer))
 	return p
 }
 
-func (p *Proxy) reverse(pool httputil.BufferPool) httputil.ReverseProxy {
+func (p *Proxy) reverse(way http.RoundTripper, pool httputil.BufferPool) httputil.ReverseProxy {
 	return httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
-		Transport:      p.upstream.ordinary,
+		Transport:      way,
 		BufferPool:     pool,
 		ModifyResponse: p.modify,
 		ErrorHandler:   p.fail,
