@@ -1,18 +1,25 @@
 package gateway
 
 import (
+	"errors"
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/metrics"
+	"github.com/kube-zt/zt/pkg/wire"
 )
 
 // TestAuthorityRenewed: a cluster whose authority's file says something else is
@@ -165,6 +172,72 @@ func TestUnusableSettings(t *testing.T) {
 		}
 		if time.Now().After(end) {
 			t.Fatal("the new settings are never used: ", code, body)
+		}
+	}
+}
+
+// TestV200Clusters: of several clusters one whose settings cannot be used is named,
+// and is as it was; the others are as they are to be, none half.
+func TestV200Clusters(t *testing.T) {
+	t.Parallel()
+	cluster := func(name, url string) *v1alpha1.TargetCluster {
+		return &v1alpha1.TargetCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.TargetClusterSpec{URL: url}}
+	}
+	type state = map[wire.ClusterName]string
+	fault := errors.New("no such address")
+	c := &clusters{log: slog.New(slog.DiscardHandler), metrics: metrics.New()}
+	urls := map[*Kube]string{}
+	c.make = func(cluster *v1alpha1.TargetCluster) (*Kube, error) {
+		if cluster.Spec.URL == "bad" {
+			return nil, fault
+		}
+		k := &Kube{name: wire.ClusterName(cluster.Name)}
+		urls[k] = cluster.Spec.URL
+		return k, nil
+	}
+	for _, step := range []struct {
+		what   string
+		want   state
+		faulty string // the cluster that the error names
+		get    state
+	}{
+		{"the first", state{"a": "1", "b": "1", "c": "1"}, "", state{"a": "1", "b": "1", "c": "1"}},
+		{"a fault, a change, one gone, a new one", state{"a": "bad", "b": "2", "d": "1"}, "a", state{"a": "1", "b": "2", "d": "1"}},
+		{"the same again", state{"a": "bad", "b": "2", "d": "1"}, "a", state{"a": "1", "b": "2", "d": "1"}},
+		{"a new one with a fault", state{"a": "3", "b": "2", "d": "1", "e": "bad"}, "e", state{"a": "3", "b": "2", "d": "1"}},
+		{"none", state{}, "", state{}},
+	} {
+		want := map[wire.ClusterName]*v1alpha1.TargetCluster{}
+		for name, url := range step.want {
+			want[name] = cluster(string(name), url)
+		}
+		before := maps.Clone(c.running)
+		err := c.sync(t.Context(), want)
+		if step.faulty == "" && err != nil || step.faulty != "" && (!errors.Is(err, fault) || !strings.Contains(err.Error(), strconv.Quote(step.faulty))) {
+			t.Errorf("%s: %v", step.what, err)
+		}
+		made := state{} // what runs leads where
+		for name, r := range c.running {
+			made[name] = urls[r.kube]
+			if old := before[name]; old != nil && urls[old.kube] == made[name] && old != r {
+				t.Errorf("%s: %s was replaced by its like", step.what, name)
+			}
+			backend, ok := c.backend(name).(*Kube)
+			if !ok || backend != r.kube {
+				t.Errorf("%s: %s is not what serves", step.what, name)
+			}
+		}
+		if diff := cmp.Diff(step.get, made); diff != "" {
+			t.Errorf("%s: %s", step.what, diff)
+		}
+		for name := range step.want {
+			stale, want := series(&Gateway{metrics: c.metrics}, `zt_condition{condition="Stale",subject="cluster/`+string(name)+`"}`), "0"
+			if string(name) == step.faulty {
+				want = "1"
+			}
+			if stale != want {
+				t.Errorf("%s: %s is stale: %q, want %s", step.what, name, stale, want)
+			}
 		}
 	}
 }

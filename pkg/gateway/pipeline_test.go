@@ -102,3 +102,21 @@ spec: {groups: ["corp:employees"], device: {tiers: [none]}}
 		t.Errorf("%v %q", err, rest)
 	}
 }
+
+// TestEndlessMethod: what is no method is neither answered nor recorded at the
+// length that a client gave it.
+func TestEndlessMethod(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	alice := r.person("alice@example.com")
+	response, body, err := alice.raw(strings.Repeat("PURGE", 4<<10) + " /api HTTP/1.1\r\nHost: " + r.kube.host + "\r\nAuthorization: Bearer " + alice.token() + "\r\n\r\n")
+	must(t, err)
+	const clipped = "PURGEPURGEPURGEP…"
+	if response.StatusCode != http.StatusMethodNotAllowed || !strings.Contains(body, "method "+clipped+" is") || len(body) > 300 {
+		t.Errorf("%d, %d bytes: %.300s", response.StatusCode, len(body), body)
+	}
+	r.upstream.none()
+	if got := r.outcome(response.Header.Get(wire.HeaderDecision)); got.Method != clipped || len(got.Message) > 100 {
+		t.Errorf("recorded: %.100s, %.300s", got.Method, got.Message)
+	}
+}

@@ -53,6 +53,24 @@ type whole struct {
 // newWhole starts one; change, which may be nil, has the last word on how.
 func newWhole(t *testing.T, drain time.Duration, change func(*whole, *Config)) *whole {
 	t.Helper()
+	w, ctx := newUnstarted(t, drain, change)
+	go func() { w.ended <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		w.stop()
+		select {
+		case <-w.ended:
+		case <-time.After(20 * time.Second):
+			t.Error("the gateway does not end")
+		}
+	})
+	w.login()
+	return w
+}
+
+// newUnstarted makes one that is to run in the context. Who does not run it closes
+// it.
+func newUnstarted(t *testing.T, drain time.Duration, change func(*whole, *Config)) (*whole, context.Context) {
+	t.Helper()
 	w := &whole{t: t, dir: t.TempDir(), upstream: newUpstreamServer(t, true), key: newKey(t), proof: newKey(t), ended: make(chan error, 1)}
 	var err error
 	w.idp, err = idp.Start(context.WithoutCancel(t.Context()), idp.Options{Algorithm: jose.ES256})
@@ -77,17 +95,7 @@ func newWhole(t *testing.T, drain time.Duration, change func(*whole, *Config)) *
 	w.stop = cancel
 	w.Gateway, err = New(ctx, made)
 	must(t, err)
-	go func() { w.ended <- w.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case <-w.ended:
-		case <-time.After(20 * time.Second):
-			t.Error("the gateway does not end")
-		}
-	})
-	w.login()
-	return w
+	return w, ctx
 }
 
 // file writes a file of the gateway's directory and returns its path.
