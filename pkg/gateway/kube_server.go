@@ -30,7 +30,11 @@ const (
 //     each of the person's share of slots, 337 at most, which makes 63 MiB;
 //   - of what is long-running, as long as it runs: followWindow (64 KiB) for each of
 //     1000, 63 MiB;
-//   - of bodies: linkWindow for each of a device's 256 tunnels, 64 MiB.
+//   - of bodies: linkWindow for each of a device's 256 tunnels, 64 MiB;
+//   - of answers that are complete and not taken, for as long as the write timeout:
+//     14 KiB (TestStalledRefusals) for each of streamsPerLink streams of a tunnel,
+//     350 MiB with all 256. net/http does not tell when a stream is over, so they
+//     cannot be counted; who needs less sets limits.tunnelsPerDevice.
 //
 // What the windows cost: a body goes out at 128 KiB for each round trip to the
 // laptop, where the API server itself would take 256 KiB.
