@@ -56,6 +56,42 @@ func TestStalledAnswer(t *testing.T) {
 	}
 }
 
+// TestStalledBody: so does a body that does not come.
+func TestStalledBody(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"h2", "http/1.1"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, rigOptions{requestTime: time.Second, limits: v1alpha1.Limits{WritesInFlight: 2}})
+			alice := r.person("alice@example.com")
+			body, more := io.Pipe()
+			defer more.Close()
+			go func() { _, _ = io.WriteString(more, `{"kind":`) }()
+			began := time.Now()
+			done := make(chan reply, 1)
+			slow, other := alice.http(protocol), alice.http("h2")
+			request := alice.request(http.MethodPost, "/api/v1/namespaces/dev/pods", body)
+			go func() { done <- r.do(slow, request) }()
+			post := func() int {
+				return r.do(other, alice.request(http.MethodPost, "/api/v1/namespaces/dev/services", strings.NewReader("{}"))).code
+			}
+			r.eventually("the slot is held", func() bool {
+				return r.series(`zt_requests_in_flight{class="write",cluster="prod"}`) == "1"
+			})
+			if code := post(); code != http.StatusTooManyRequests {
+				t.Fatalf("a second write: %d", code)
+			}
+			r.eventually("the slot is free", func() bool { return post() == http.StatusOK })
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("it was held for %s", took)
+			}
+			if got := <-done; got.code != http.StatusGatewayTimeout {
+				t.Errorf("%d %s", got.code, got.body)
+			}
+		})
+	}
+}
+
 // unready is a client over HTTP/2 that takes no byte of any body.
 type unready struct {
 	*http2.Framer
