@@ -6,8 +6,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +23,10 @@ import (
 
 func TestMain(m *testing.M) {
 	code := env.Main(m)
+	if err := shared.nothingLeft(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
 	shared.close()
 	stack.RemovePrograms()
 	os.Exit(code)
@@ -30,7 +37,52 @@ type sharedStack struct {
 	once  sync.Once
 	stack *stack.Stack
 	idp   *idp.Provider
+	began usage // before anybody used it
 	err   error
+}
+
+// usage is what the gateway process holds.
+type usage struct{ goroutines, files int }
+
+func (s *sharedStack) usage() (u usage, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, text, err := s.stack.Admin(ctx, "/metrics")
+	if err != nil {
+		return u, err
+	}
+	for line := range strings.Lines(text) {
+		_, _ = fmt.Sscanf(line, "go_goroutines %d", &u.goroutines)
+		_, _ = fmt.Sscanf(line, "process_open_fds %d", &u.files)
+	}
+	if u.goroutines == 0 || u.files == 0 && runtime.GOOS == "linux" {
+		return u, errors.New("the metrics do not say how many goroutines and open files there are")
+	}
+	return u, nil
+}
+
+// nothingLeft demands that the gateway's goroutines and descriptors are back to
+// what they were, whatever the tests did to it: NL of V133 and V140 among others.
+// A stream that has ended may take half a minute to be read to its end.
+func (s *sharedStack) nothingLeft() error {
+	if s.stack == nil || s.err != nil || runtime.GOOS != "linux" {
+		return nil
+	}
+	// A few of each belong to the warm connections upstream.
+	most := usage{s.began.goroutines + 20, s.began.files + 8}
+	for deadline := time.Now().Add(45 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		now, err := s.usage()
+		if err != nil {
+			return fmt.Errorf("what the gateway holds after all tests: %w", err)
+		}
+		if now.goroutines <= most.goroutines && now.files <= most.files {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("after all tests the gateway has %d goroutines and %d open files, before them it had %d and %d",
+				now.goroutines, now.files, s.began.goroutines, s.began.files)
+		}
+	}
 }
 
 var shared sharedStack
@@ -56,6 +108,9 @@ func world(t *testing.T) *stack.Stack {
 			return
 		}
 		shared.stack, shared.err = stack.Start(context.Background(), stack.Options{ControlPlane: cp, IdP: shared.idp, Log: os.Stderr})
+		if shared.err == nil {
+			shared.began, shared.err = shared.usage()
+		}
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
