@@ -210,13 +210,13 @@ func TestV142(t *testing.T) { // alone, or it would measure others
 		most int64 // bytes for each
 		open func(*rig, *person)
 	}{
-		"logs over h2": {200 << 10, func(_ *rig, p *person) {
+		"logs over h2": {300 << 10, func(_ *rig, p *person) {
 			client := p.unready()
 			for range streams {
 				client.ask("/api/v1/namespaces/dev/pods/x/log?follow=true")
 			}
 		}},
-		"watches over http/1.1": {200 << 10, func(_ *rig, p *person) {
+		"watches over http/1.1": {300 << 10, func(_ *rig, p *person) {
 			for range streams {
 				conn := p.dial("http/1.1")
 				p.rig.t.Cleanup(func() { conn.NetConn().Close() })
@@ -224,7 +224,7 @@ func TestV142(t *testing.T) { // alone, or it would measure others
 				must(p.rig.t, err)
 			}
 		}},
-		"exec": {250 << 10, func(_ *rig, p *person) {
+		"exec": {500 << 10, func(_ *rig, p *person) {
 			for range streams {
 				conn := p.dial("http/1.1")
 				p.rig.t.Cleanup(func() { conn.NetConn().Close() })
@@ -232,7 +232,7 @@ func TestV142(t *testing.T) { // alone, or it would measure others
 				must(p.rig.t, err)
 			}
 		}},
-		"lists over h2": {400 << 10, func(_ *rig, p *person) {
+		"lists over h2": {500 << 10, func(_ *rig, p *person) {
 			client := p.unready()
 			for range streams {
 				client.ask("/api/v1/pods")
