@@ -160,28 +160,49 @@ func (u *unready) until(kind http2.FrameType, streams ...uint32) map[uint32]bool
 }
 
 // TestStalledEnd: an answer of which the handler is rid, and which only the client
-// does not take, does not stay for as long as the connection does. One that is
+// does not take, does not stay for as long as the connection does. What is
 // long-running may.
 func TestStalledEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{requestTime: 300 * time.Millisecond})
 	alice := r.person("alice@example.com")
+	late := make(chan struct{})
 	r.upstream.handle(func(w http.ResponseWriter, q *http.Request) {
-		if q.URL.Query().Get("watch") != "" {
-			watchUpstream(oneEvent)(w, q)
-			return
+		switch {
+		case q.Header.Get("Upgrade") != "":
+			switched(switching("websocket"), echo)(w, q)
+		case q.URL.Query().Get("watch") != "":
+			_, _ = io.WriteString(w, oneEvent)
+			_ = http.NewResponseController(w).Flush()
+			<-late
+			_, _ = io.WriteString(w, oneEvent)
+		default:
+			_, _ = io.WriteString(w, "short")
 		}
-		_, _ = fmt.Fprint(w, "short")
 	})
+	exec := alice.open(alice.upgrade("GET", execPath, "websocket"))
+	followed, err := alice.http("http/1.1").Do(alice.request(http.MethodGet, "/api/v1/pods?watch=1", nil))
+	must(t, err)
+	defer followed.Body.Close()
+
 	client := alice.unready()
 	watch, log := client.ask("/api/v1/pods?watch=1"), client.ask("/api/v1/namespaces/dev/pods/x/log")
-	short, refused := client.ask("/api/v1/pods"), client.ask("/api/v1/%%70ods")
+	short, refused := client.ask("/api/v1/pods"), client.ask("/api/v1/%70ods")
 	began := time.Now()
 	if reset := client.until(http2.FrameRSTStream, short, refused, log); reset[watch] {
 		t.Error("the watch was reset")
 	}
 	if took := time.Since(began); took > 6*time.Second {
 		t.Errorf("reset after %s", took)
+	}
+	close(late)
+	if rest, err := io.ReadAll(followed.Body); err != nil || string(rest) != oneEvent+oneEvent {
+		t.Errorf("a watch over http/1.1: %q, %v", rest, err)
+	}
+	_, err = io.WriteString(exec, "still there")
+	must(t, err)
+	if b, err := exec.reader.Peek(len("still there")); err != nil {
+		t.Errorf("exec: %q, %v", b, err)
 	}
 }
 
