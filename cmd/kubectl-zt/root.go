@@ -70,11 +70,16 @@ func newRoot(p *process, o *rootOptions) *cobra.Command {
 		Use: "kubectl-zt", Short: "Zero-trust access to Kubernetes", Long: rootLong,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl zt"},
 		SilenceErrors: true, SilenceUsage: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage("kubectl zt --help", "%q is not a command of kubectl zt", args[0])
+		SuggestionsMinimumDistance: 2,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			hint := "kubectl zt --help"
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "kubectl zt " + near[0]
+			}
+			return usage(hint, "%q is not a command of kubectl zt", args[0])
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}

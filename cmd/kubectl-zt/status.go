@@ -8,6 +8,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/client/agent"
 	"github.com/kube-zt/zt/pkg/client/fault"
+	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/session"
 )
 
@@ -30,6 +31,15 @@ func newStatus(p *process, o *rootOptions) *cobra.Command {
 func runStatus(ctx context.Context, p *process, o *rootOptions, f *statusFlags) error {
 	if err := oneOf("output", f.output, "", "json", "yaml"); err != nil {
 		return err
+	}
+	if o.profile != "" {
+		home, err := profile.Find(p.env)
+		if err != nil {
+			return err
+		}
+		if _, err := home.Choose(profile.Name(o.profile)); err != nil {
+			return err // somebody asks about a gateway that nobody knows
+		}
 	}
 	var res agent.StatusResult
 	if err := p.ask(ctx, o, agent.OpStatus, nil, &res); err != nil {

@@ -125,13 +125,12 @@ func TestV078(t *testing.T) {
 func TestV079(t *testing.T) {
 	t.Parallel()
 	r := start(t, nil)
-	d := r.device("alice", time.Hour)
 	for _, target := range []string{
 		"prod.zt.test:22", "prod.zt.test:0", "prod.zt.test:65536", "prod.zt.test:https", "prod.zt.test:+443", "prod.zt.test:443:443",
 		"prod.zt.test", "prod.zt.test:", "prod.zt.test:0443", "prod.zt.test:4430", "prod.zt.test:443 ", "prod.zt.test: 443",
 		"control", "control:80", "control:https", "[prod.zt.test]:443", "user@prod.zt.test:443", "[::1:443", "prod.zt.test:\xef\xbc\x94443", "",
 	} {
-		f := r.framer(d)
+		f := r.framer(r.device("alice", time.Hour)) // a device has not that many connections
 		f.headers(1, false, "CONNECT", target)
 		// Go resets a stream whose authority is no URL's: as good as 400.
 		if got := f.status(1); got != "400" && got != "403" && got != "reset" {

@@ -48,8 +48,10 @@ const (
 	directTotal     = 4096
 	directPerSource = 512
 	directPerSite   = 1024
-	// connectionsPerDevice bounds tunnel connections, each of up to 100 streams.
-	connectionsPerDevice = 64
+	// connectionsPerDevice bounds tunnel connections, each of up to 100 streams and
+	// with a window of 8 MiB (package h2conn): a laptop has three for all its
+	// streams, and after a sleep or a change of the network as many that are dead.
+	connectionsPerDevice = 16
 	// controlPerDevice bounds streams to control, which do not count as tunnels:
 	// a device with all its tunnels in use must still be able to renew.
 	controlPerDevice = 16
