@@ -153,6 +153,8 @@ type Cluster struct {
 const (
 	StateReachable   = "reachable"
 	StateUnreachable = "unreachable"
+	// StateUnknown is the laptop's own word while it cannot ask the gateway.
+	StateUnknown = "unknown"
 )
 
 // ClusterList is the catalogue.

@@ -462,6 +462,24 @@ func TestControlThatWasNeverHeard(t *testing.T) {
 	}
 }
 
+// A gateway that cannot be asked does not make clusters reachable.
+func TestClustersOfAGatewayThatIsGone(t *testing.T) {
+	t.Parallel()
+	l := loggedIn(t, idp.Options{}, nil)
+	for _, want := range []string{wire.StateReachable, wire.StateUnknown} {
+		list, err := l.Clusters(t.Context())
+		if err != nil || len(list) == 0 {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			if c.State != want {
+				t.Errorf("%s is %s, want %s", c.Name, c.State, want)
+			}
+		}
+		l.gw.Close()
+	}
+}
+
 // panicky panics at one message, once.
 type panicky struct {
 	slog.Handler

@@ -112,10 +112,16 @@ func (s *Session) Clusters(ctx context.Context) ([]wire.Cluster, error) {
 	}
 	if err == nil {
 		s.know(l, now.Clusters)
-	} else if l.catalogue.wait(ctx) != nil {
+		return l.catalogue.list(), nil
+	}
+	if l.catalogue.wait(ctx) != nil {
 		return nil, l.unheard()
 	}
-	return l.catalogue.list(), nil
+	known := l.catalogue.list()
+	for i := range known {
+		known[i].State = wire.StateUnknown // they are still there, but nobody knows how they are
+	}
+	return known, nil
 }
 
 // Cluster is one of them, with its pin held against it.
