@@ -118,8 +118,11 @@ func (s *Session) Clusters(ctx context.Context) ([]wire.Cluster, error) {
 		return nil, l.unheard()
 	}
 	known := l.catalogue.list()
+	if l.heard.Load() == nil {
+		return known, nil // what changes is pushed
+	}
 	for i := range known {
-		known[i].State = wire.StateUnknown // they are still there, but nobody knows how they are
+		known[i].State = wire.StateUnknown
 	}
 	return known, nil
 }
