@@ -202,6 +202,29 @@ func TestCutWatch(t *testing.T) {
 	}
 }
 
+// TestCutEncodedWatch: into what is compressed no event can be put.
+func TestCutEncodedWatch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	alice := r.person("alice@example.com")
+	r.upstream.handle(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		watchUpstream(oneEvent)(w, q)
+	})
+	request := alice.request(http.MethodGet, "/api/v1/pods?watch=1", nil)
+	request.Header.Set("Accept-Encoding", "gzip")
+	response, err := alice.http("h2").Do(request)
+	must(t, err)
+	defer response.Body.Close()
+	if _, err := io.ReadFull(response.Body, make([]byte, len(oneEvent))); err != nil {
+		t.Fatal(err)
+	}
+	r.registry.Apply([]*v1alpha1.Revocation{{Spec: v1alpha1.RevocationSpec{Session: string(alice.session), Reason: "gone home"}}}, wire.Epoch{Generation: 1, Sequence: 99})
+	if rest, err := io.ReadAll(response.Body); err == nil || len(rest) != 0 {
+		t.Errorf("it ended as if complete: %q, %v", rest, err)
+	}
+}
+
 // lastEvent reads one event as client-go does.
 func lastEvent(t *testing.T, form string, data []byte) (string, metav1.Status) {
 	t.Helper()

@@ -6,12 +6,16 @@ import (
 	"sync"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/kube-zt/zt/test/env/stack"
+	"github.com/kube-zt/zt/test/idp"
 )
 
 // statuses counts the HTTP status codes that a client-go program saw.
@@ -64,4 +68,42 @@ func program(t *testing.T, l *stack.Laptop) (*kubernetes.Clientset, *rest.Config
 		t.Fatal(err)
 	}
 	return client, config, seen
+}
+
+// A watch of a typed client, in JSON and in protobuf, is told why it ends: the
+// program sees a Status and no broken connection.
+func TestWatchIsToldWhy(t *testing.T) {
+	t.Parallel()
+	for _, form := range []string{runtime.ContentTypeJSON, runtime.ContentTypeProtobuf} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			s := own(t, stack.Options{}, idp.Options{})
+			carol := admin(t, s)
+			_, config, _ := program(t, carol)
+			config.ContentType, config.AcceptContentTypes = form, form
+			client, err := kubernetes.NewForConfig(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			watch, err := client.CoreV1().Namespaces().Watch(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer watch.Stop()
+			if first := <-watch.ResultChan(); first.Type != "ADDED" {
+				t.Fatalf("%s %v", first.Type, first.Object)
+			}
+			revoke(t, s, carol)
+			for event := range watch.ResultChan() {
+				if event.Type != "ERROR" {
+					continue
+				}
+				if err := apierrors.FromObject(event.Object); !strings.Contains(err.Error(), cutReason) {
+					t.Errorf("told %v, want %q", err, cutReason)
+				}
+				return
+			}
+			t.Error("the watch ended without a word")
+		})
+	}
 }
