@@ -178,15 +178,14 @@ func TestV140ManyForwardedConnections(t *testing.T) {
 			eventually(t, 10*time.Second, "kubectl says what is wrong with the bad port", func() bool {
 				return strings.Contains(bad.stderr.String(), "connection refused")
 			})
+			if soaking() {
+				time.Sleep(time.Hour)
+			}
 			for round := range rounds {
 				say(round + 1)
 				if soaking() {
 					time.Sleep(time.Second)
 				}
-			}
-			if soaking() {
-				time.Sleep(time.Hour)
-				say(rounds + 1)
 			}
 			for _, p := range kubectls {
 				if p.over() || p.stderr.String() != "" {
