@@ -121,7 +121,7 @@ func extraKeys(ctx context.Context, streams genericiooptions.IOStreams, flags rb
 			return nil, nil
 		}
 	}
-	c, err := readConfiguration(ctx, file)
+	c, _, err := readConfiguration(ctx, file)
 	if err != nil || c.FurtherIssuersFile == "" {
 		return nil, err
 	}

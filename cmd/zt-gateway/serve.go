@@ -43,7 +43,7 @@ func newServeCommand(streams genericiooptions.IOStreams) *cobra.Command {
 }
 
 func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags serveFlags) error {
-	configuration, err := readConfiguration(ctx, flags.config)
+	configuration, read, err := readConfiguration(ctx, flags.config)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 	klog.SetSlogLogger(logger) // Kubernetes' libraries speak klog: this is where it ends
 
 	g, err := gateway.New(ctx, gateway.Config{
-		Configuration: configuration, Logger: logger, File: flags.config,
+		Configuration: configuration, Logger: logger, File: flags.config, Print: read.Print,
 		Parse: func(data []byte) (*v1alpha1.GatewayConfiguration, error) {
 			return parseConfiguration(flags.config, data)
 		},
@@ -81,12 +81,13 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 }
 
 // readConfiguration waits for a file that is being written.
-func readConfiguration(ctx context.Context, file string) (*v1alpha1.GatewayConfiguration, error) {
+func readConfiguration(ctx context.Context, file string) (*v1alpha1.GatewayConfiguration, files.Reading, error) {
 	read, err := files.Read(ctx, file)
 	if err != nil {
-		return nil, fmt.Errorf("%w\nhint: zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID", err)
+		return nil, read, fmt.Errorf("%w\nhint: zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID", err)
 	}
-	return parseConfiguration(file, read.Data[0])
+	c, err := parseConfiguration(file, read.Data[0])
+	return c, read, err
 }
 
 // parseConfiguration returns every problem with its place, a line each. Paths in

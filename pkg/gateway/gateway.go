@@ -56,7 +56,10 @@ type Config struct {
 	// File is where Configuration came from, and Parse makes one of what stands in
 	// it later; both may be unset, and then nothing of it changes while the gateway
 	// runs.
-	File   string
+	File string
+	// Print is that of File (files.Print) when Configuration was read: what was
+	// written since is loaded at the first look. Empty: nothing was.
+	Print  string
 	Parse  func(data []byte) (*v1alpha1.GatewayConfiguration, error)
 	Logger *slog.Logger     // may be nil
 	Now    func() time.Time // may be nil
@@ -97,6 +100,9 @@ func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
 	g := &Gateway{log: c.Logger, now: c.Now, parse: c.Parse, renewed: make(chan struct{}, 1)}
 	g.config.Store(c.Configuration)
 	g.files.add("configuration", g.reloadConfiguration, c.File)
+	if c.Print != "" {
+		g.files.all[0].seen = c.Print
+	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}

@@ -77,6 +77,27 @@ func TestV200GatewayConfiguration(t *testing.T) {
 	}
 }
 
+// TestConfigurationWrittenAtStart: what was written between the first reading and
+// the first look is loaded at that look.
+func TestConfigurationWrittenAtStart(t *testing.T) {
+	t.Parallel()
+	w, ctx := newUnstarted(t, time.Second, func(w *whole, c *Config) {
+		c.File = w.file("gateway.yaml", "first")
+		c.Print = files.Print(c.File)
+		w.file("gateway.yaml", "second, longer")
+		c.Parse = func(data []byte) (*v1alpha1.GatewayConfiguration, error) {
+			next := c.Configuration.DeepCopy()
+			next.Login.Enrolment = v1alpha1.EnrolmentMode(data)
+			return next, nil
+		}
+	})
+	t.Cleanup(w.Close)
+	must(t, w.reloadFiles(ctx, true))
+	if got := w.c().Login.Enrolment; got != "second, longer" {
+		t.Errorf("in force: %q", got)
+	}
+}
+
 // TestV201GatewayConfiguration: of a file that is cut and written again, piece by
 // piece, only the whole is loaded, by notice of a change and by SIGHUP alike.
 func TestV201GatewayConfiguration(t *testing.T) {
