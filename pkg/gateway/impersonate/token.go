@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kube-zt/zt/pkg/gateway/files"
 )
 
 const (
@@ -29,19 +31,7 @@ type TokenFile struct {
 	header  []string // "Bearer …", ready for a header
 	account string
 	checked time.Time
-	stamp   stamp
-}
-
-// stamp tells one version of the file from another. A projected volume swaps a
-// symbolic link, so that size and time alone would do only by luck.
-type stamp struct {
-	modified time.Time
-	size     int64
-	info     os.FileInfo
-}
-
-func (s stamp) same(o stamp) bool {
-	return s.info != nil && o.info != nil && s.modified.Equal(o.modified) && s.size == o.size && os.SameFile(s.info, o.info)
+	seen    string // files.Print of the version that was read, empty for none
 }
 
 // NewTokenFile reads nothing yet.
@@ -73,7 +63,7 @@ func (t *TokenFile) authorization() ([]string, error) {
 func (t *TokenFile) reload(used []string) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.stamp = stamp{}
+	t.seen = ""
 	t.checked = t.now()
 	if t.load() != nil || len(t.header) == 0 || len(used) == 0 {
 		return false
@@ -82,13 +72,13 @@ func (t *TokenFile) reload(used []string) (changed bool) {
 }
 
 func (t *TokenFile) load() error {
+	now := files.Print(t.path)
+	if t.header != nil && now == t.seen {
+		return nil
+	}
 	info, err := os.Stat(t.path)
 	if err != nil {
 		return fmt.Errorf("read service account token: %w", err)
-	}
-	current := stamp{info.ModTime(), info.Size(), info}
-	if t.header != nil && t.stamp.same(current) {
-		return nil
 	}
 	if info.Size() > tokenLimit {
 		return errors.New("read service account token: file is too large")
@@ -101,7 +91,7 @@ func (t *TokenFile) load() error {
 	if token == "" || strings.ContainsAny(token, "\r\n \x00") {
 		return fmt.Errorf("read service account token: %s holds no token", t.path)
 	}
-	t.stamp = current
+	t.seen = now
 	t.header = []string{"Bearer " + token}
 	t.account = accountOf(token)
 	return nil

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 
@@ -51,6 +52,7 @@ func classify(ctx context.Context, err error) *Failure {
 	cause := context.Cause(ctx)
 	var refusal *wire.Refusal
 	var tooLarge *http.MaxBytesError
+	var body *bodyError
 	var dial *net.OpError
 	var dns *net.DNSError
 	var timeout net.Error
@@ -63,6 +65,8 @@ func classify(ctx context.Context, err error) *Failure {
 		return &Failure{Refusal: TooLarge(tooLarge.Limit), Err: err}
 	case ctx.Err() != nil:
 		return &Failure{Refusal: &wire.Refusal{Reason: wire.ReasonUpstream, Code: statusClientGone, Message: "the client went away"}, Err: ErrGone}
+	case errors.As(err, &body):
+		return failure("", err, wire.ReasonMalformed, "", "the request's body cannot be read as its head announces it")
 	case errors.Is(err, impersonate.ErrIdentity):
 		return failure("", err, wire.ReasonInternal, askAdmin, "the gateway could not say in whose name to ask")
 	case errors.Is(err, impersonate.ErrCredential):
@@ -83,6 +87,24 @@ const statusClientGone = 499
 
 func failure(kind string, err error, reason wire.Reason, hint, message string) *Failure {
 	return &Failure{Refusal: wire.Refuse(reason, hint, "%s", message), Kind: kind, Err: err}
+}
+
+// bodyError is a failure of reading the client's body: upstream is not to blame.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "read the request's body: " + e.err.Error() }
+
+func (e *bodyError) Unwrap() error { return e.err }
+
+// clientBody marks what goes wrong with it as the client's.
+type clientBody struct{ io.ReadCloser }
+
+func (b clientBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = &bodyError{err}
+	}
+	return n, err
 }
 
 // TooLarge refuses a body of more than limit bytes.

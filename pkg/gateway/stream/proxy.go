@@ -63,6 +63,9 @@ func (p *Proxy) reverse(way http.RoundTripper, pool httputil.BufferPool) httputi
 // breaks off.
 func (p *Proxy) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, request *Request) {
 	r = r.WithContext(context.WithValue(ctx, requestKey{}, request))
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = clientBody{r.Body}
+	}
 	if request.Long {
 		p.small.ServeHTTP(w, r)
 	} else {
