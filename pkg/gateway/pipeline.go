@@ -310,7 +310,7 @@ func (x *exchange) requestinfo() *wire.Refusal {
 	if x.r.ContentLength > maxRequestBody {
 		return stream.TooLarge(maxRequestBody)
 	}
-	if x.r.Body != nil && x.r.Body != http.NoBody {
+	if x.r.ContentLength != 0 { // which sized has held to be true
 		x.r.Body = http.MaxBytesReader(x.w, x.r.Body, maxRequestBody)
 	}
 	return nil

@@ -1,8 +1,6 @@
 package v1alpha1
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -168,23 +167,7 @@ func portOK(port string) bool {
 
 // certificates demands PEM certificates and nothing else, above all no key.
 func (p *problems) certificates(field, value string) {
-	rest, found := []byte(value), 0
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			p.add(field, "holds a PEM block of type %q; only CERTIFICATE belongs here", clip(block.Type))
-			return
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			p.add(field, "certificate %d cannot be read: %v", found+1, err)
-			return
-		}
-		found++
-	}
-	if found == 0 {
-		p.add(field, "holds no PEM certificate")
+	if _, err := trust.ParseCertificates([]byte(value)); err != nil {
+		p.add(field, "%v", err)
 	}
 }

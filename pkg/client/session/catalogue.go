@@ -10,6 +10,7 @@ import (
 
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
+	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -125,7 +126,7 @@ func validCluster(c wire.Cluster, domain string) bool {
 			return false
 		}
 	}
-	ca, err := parsePEM(c.CA)
+	ca, err := trust.ParseCertificates([]byte(c.CA))
 	return err == nil && ca[0].IsCA && c.Server == "https://"+string(c.Name)+"."+domain
 }
 

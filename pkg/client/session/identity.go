@@ -45,7 +45,7 @@ func newIdentity(p *profile.Profile, key *device.Key, proof *ecdsa.PrivateKey, i
 	bad := func(format string, args ...any) error {
 		return fault.New(fault.ExitUntrusted, "ask the gateway's administrator", "the gateway issued a certificate that is not ours: "+format, args...)
 	}
-	chain, err := parsePEM(issued.Chain)
+	chain, err := trust.ParseCertificates([]byte(issued.Chain))
 	if err != nil {
 		return nil, bad("%v", err)
 	}

@@ -32,7 +32,7 @@ func (s *Session) loginConfig(p *profile.Profile) login.Config {
 	}
 	var roots *x509.CertPool // the system's
 	if p.OIDC.CA != "" {
-		ca, err := parsePEM(p.OIDC.CA)
+		ca, err := trust.ParseCertificates([]byte(p.OIDC.CA))
 		if err != nil {
 			return c // login.New says what is wrong with it
 		}

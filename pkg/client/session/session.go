@@ -14,6 +14,7 @@ import (
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
 	"github.com/kube-zt/zt/pkg/client/tunnel"
+	"github.com/kube-zt/zt/pkg/trust"
 	"github.com/kube-zt/zt/pkg/wire"
 )
 
@@ -168,7 +169,7 @@ func (s *Session) replace(old, l *live, over *fault.Fault) bool {
 // begin makes the live part around a first certificate.
 func (s *Session) begin(id *identity, provider *idp) (*live, error) {
 	p := s.profile.Load()
-	ca, err := parsePEM(p.GatewayCA)
+	ca, err := trust.ParseCertificates([]byte(p.GatewayCA))
 	if err != nil {
 		return nil, fmt.Errorf("gateway's authority: %w", err)
 	}

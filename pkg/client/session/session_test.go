@@ -86,7 +86,7 @@ func TestIssuedCertificateIsChecked(t *testing.T) {
 		{"another session", issueFor(t, ca, ours, proof, func(id *trust.Identity) { id.Session = "zzzzzzzzzzzzzzzzzzzz" }), "two session names"},
 		{"another issuer", issueFor(t, ca, ours, proof, func(id *trust.Identity) { id.User.Issuer = "https://evil.test" }), "another issuer"},
 		{"another trust domain", issueFor(t, ca, ours, proof, func(id *trust.Identity) { id.TrustDomain = "evil.test" }), "not ours"},
-		{"no certificate", wire.Certificate{Chain: "x"}, "no certificate"},
+		{"no certificate", wire.Certificate{Chain: "x"}, "no PEM certificate"},
 		{"a CA", wire.Certificate{Chain: ca.PEM}, "not ours"},
 	} {
 		_, err := newIdentity(p, key, proof, tc.issued)

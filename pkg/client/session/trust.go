@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net"
 	"net/http"
@@ -103,7 +102,7 @@ func sound(p *profile.Profile) error {
 	bad := func(what string) error {
 		return fault.New(fault.ExitUntrusted, "ask the gateway's administrator", "%s describes itself badly: %s", p.Gateway, what)
 	}
-	ca, err := parsePEM(p.GatewayCA)
+	ca, err := trust.ParseCertificates([]byte(p.GatewayCA))
 	switch {
 	case !p.Name.Valid() || p.Domain == "" || strings.ToLower(p.Domain) != p.Domain:
 		return bad("domain")
@@ -151,34 +150,11 @@ func orNone(s string) string {
 
 // Fingerprint is the pin of the first certificate in a PEM, or empty.
 func Fingerprint(text string) string {
-	certs, err := parsePEM(text)
+	certs, err := trust.ParseCertificates([]byte(text))
 	if err != nil || len(certs) == 0 {
 		return ""
 	}
 	return "sha256=" + trust.SPKIPin(certs[0])
-}
-
-// parsePEM reads certificates, and nothing but certificates.
-func parsePEM(text string) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for rest := []byte(text); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, errors.New("not a certificate")
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("no certificate")
-	}
-	return certs, nil
 }
 
 func poolOf(certs ...*x509.Certificate) *x509.CertPool {

@@ -3,8 +3,8 @@ package edge
 import (
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -60,23 +60,12 @@ func renewalChain(body io.Reader) ([]*x509.Certificate, error) {
 	if err := decoder.Decode(&message); err != nil {
 		return nil, errors.New("not the JSON that is wanted")
 	}
-	var chain []*x509.Certificate
-	for rest := []byte(message.Chain); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" || len(chain) == maxChain {
-			return nil, errors.New("want a few certificates in PEM")
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.New("a certificate cannot be read")
-		}
-		chain = append(chain, cert)
+	chain, err := trust.ParseCertificates([]byte(message.Chain))
+	if err != nil {
+		return nil, err
 	}
-	if len(chain) == 0 {
-		return nil, errors.New("no certificate")
+	if len(chain) > maxChain {
+		return nil, fmt.Errorf("more than %d certificates", maxChain)
 	}
 	return chain, nil
 }

@@ -63,7 +63,7 @@ func (p *Proxy) reverse(way http.RoundTripper, pool httputil.BufferPool) httputi
 // breaks off.
 func (p *Proxy) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, request *Request) {
 	r = r.WithContext(context.WithValue(ctx, requestKey{}, request))
-	if r.Body != nil && r.Body != http.NoBody {
+	if r.ContentLength != 0 {
 		r.Body = clientBody{r.Body}
 	}
 	if request.Long {
