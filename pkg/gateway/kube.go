@@ -107,6 +107,7 @@ type Kube struct {
 	limiter    *limit.Limiter
 	infos      *apirequest.RequestInfoFactory
 	objects    *objectReader
+	held       *limit.Slots[string] // bodies that objects looks into, by person
 	upstream   *stream.Upstream
 	proxy      *stream.Proxy
 	prover     *impersonate.Prover
@@ -189,6 +190,7 @@ func NewKube(o KubeOptions) (*Kube, error) {
 		}),
 		infos:    newRequestInfoFactory(),
 		objects:  objects,
+		held:     newHeldObjects(),
 		upstream: upstream,
 		proxy:    stream.NewProxy(upstream),
 		prover:   &impersonate.Prover{Client: upstream.Own(), Base: upstream.Base()},

@@ -22,7 +22,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/kube-zt/zt/pkg/api/manifest"
 	"github.com/kube-zt/zt/pkg/gateway/audit"
+	"github.com/kube-zt/zt/pkg/gateway/limit"
 	"github.com/kube-zt/zt/pkg/gateway/policy"
 	"github.com/kube-zt/zt/pkg/gateway/stream"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -32,6 +34,29 @@ import (
 // in it counts, is policy's to say ([policy.Compiled.WantsObject]). They are read
 // with Kubernetes' own decoders, told about the same defaults, so that both sides
 // find the same in the same bytes; and what cannot be read is refused.
+
+// What is read here is small when it is honest, and dear when it is not: three bytes
+// of JSON make an element of 192, and in YAML a text can be said again in three
+// bytes. So few are held at once, fewer are decoded at once, and YAML is short and
+// says everything itself.
+const (
+	// heldObjects, in all and of one person, from the first byte of a body until the
+	// request is over: 192 MiB and 24 MiB.
+	heldObjects          = 64
+	heldObjectsPerPerson = 8
+	// decodedObjects at once, of all clusters, since memory is the process's.
+	decodedObjects = 2
+	// maxYAML is how long an object in YAML may be, in bytes. What stock clients call
+	// YAML, to apply it, is JSON that comes nowhere near.
+	maxYAML = 256 << 10
+)
+
+// decoding has a place for each object that is being decoded.
+var decoding = make(chan struct{}, decodedObjects)
+
+func newHeldObjects() *limit.Slots[string] {
+	return limit.NewSlots(func() int { return heldObjects }, func(string) int { return heldObjectsPerPerson })
+}
 
 // objectReader decodes what policy asks for. It never changes.
 type objectReader struct {
@@ -102,6 +127,14 @@ func (o *objectReader) read(contentType []string, info *apirequest.RequestInfo, 
 	if decoder == nil {
 		return nil, unreadable(info, "it comes as %s", audit.Clip(mediaType, 80))
 	}
+	if mediaType == runtime.ContentTypeYAML || mediaType == string(types.ApplyYAMLPatchType) {
+		if len(body) > maxYAML {
+			return nil, unreadable(info, "it is YAML of more than %d KiB", maxYAML>>10)
+		}
+		if manifest.MayAlias(body) {
+			return nil, unreadable(info, "it is YAML with anchors and aliases")
+		}
+	}
 	decoded, got, err := decoder.Decode(body, &want, nil)
 	switch {
 	case got != nil && *got != want:
@@ -161,6 +194,11 @@ func unreadable(info *apirequest.RequestInfo, why string, args ...any) *wire.Ref
 // object reads the body and puts the same bytes in its place. The step
 // requestinfo has bounded it.
 func (x *exchange) object() (*policy.Object, *wire.Refusal) {
+	leave, ok := x.kube.held.Enter(string(x.who.User.Issuer) + " " + string(x.who.User.Subject))
+	if !ok {
+		return nil, wire.Refuse(wire.ReasonLimit, "wait for earlier requests to end", "too many objects are being written that must be looked into")
+	}
+	x.leave = leave
 	control := http.NewResponseController(x.w.ResponseWriter)
 	_ = control.SetReadDeadline(time.Now().Add(x.kube.requestTime))
 	ended := make(chan struct{})
@@ -184,5 +222,14 @@ func (x *exchange) object() (*policy.Object, *wire.Refusal) {
 	}
 	_ = control.SetReadDeadline(time.Time{})
 	x.r.Body, x.r.ContentLength, x.r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	select {
+	case decoding <- struct{}{}:
+		defer func() { <-decoding }()
+	case <-x.ctx.Done():
+		if errors.As(context.Cause(x.ctx), &cut) {
+			return nil, cut
+		}
+		return nil, wire.Refuse(wire.ReasonMalformed, "", "the client has gone")
+	}
 	return x.kube.objects.read(x.r.Header["Content-Type"], x.info, body)
 }

@@ -3,12 +3,14 @@ package gateway
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -211,5 +213,104 @@ func TestCutWhileTheBodyIsRead(t *testing.T) {
 			<-ended
 			r.upstream.none()
 		})
+	}
+}
+
+// TestYAMLThatGrows: what is short as it is sent and long as it is meant is refused
+// before anything writes it out.
+func TestYAMLThatGrows(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{manifests: admins})
+	alice := r.person("alice@example.com")
+	// 100 KiB a thousand times: an honest decoder makes 100 MiB of it.
+	grows := "metadata: {name: mine}\na: &a " + strings.Repeat("x", 100<<10) + "\nb: [" + strings.Repeat("*a,", 1000) + "]\n"
+	for name, test := range map[string]struct {
+		method, path, contentType, body string
+		want                            int
+	}{
+		"create":                      {"POST", bindingsPath, "application/yaml", grows, 403},
+		"create, in UTF-16":           {"POST", bindingsPath, "application/yaml", utf16LE(grows[:1000] + grows[100<<10:]), 403},
+		"apply":                       {"PATCH", bindingsPath + "/mine?fieldManager=x", "application/apply-patch+yaml", grows, 403},
+		"both signs in JSON":          {"PATCH", bindingsPath + "/mine?fieldManager=x", "application/apply-patch+yaml", `{"metadata":{"name":"mine","annotations":{"a":"&a *a"}}}`, 200},
+		"an anchor that nobody names": {"POST", bindingsPath, "application/yaml", "metadata: {name: &n mine}\n", 200},
+		"long":                        {"POST", bindingsPath, "application/yaml", "metadata: {name: mine}\n" + strings.Repeat("# nothing\n", maxYAML/10), 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request := alice.request(test.method, test.path, strings.NewReader(test.body))
+			request.Header.Set("Content-Type", test.contentType)
+			got := r.do(alice.http("h2"), request)
+			if got.code != test.want {
+				t.Fatalf("%d %s, want %d", got.code, got.body, test.want)
+			}
+			if test.want == http.StatusOK {
+				r.upstream.one()
+				return
+			}
+			r.upstream.none()
+			if reason := r.outcome(got.decision).Reason; reason != wire.ReasonBuiltinDenied {
+				t.Errorf("%s: %s", reason, got.body)
+			}
+		})
+	}
+}
+
+// utf16LE is s with a byte order mark, as YAML may come.
+func utf16LE(s string) string {
+	b := []byte{0xFF, 0xFE}
+	for _, c := range utf16.Encode([]rune(s)) {
+		b = binary.LittleEndian.AppendUint16(b, c)
+	}
+	return string(b)
+}
+
+// TestHeldObjects: one person has a few bodies read into memory at a time, and
+// keeps nobody else out; each place comes back with the end of its request.
+func TestHeldObjects(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{manifests: admins})
+	alice, other := r.person("alice@example.com"), r.person("bob@example.com", "all")
+	const harmless = `{"metadata":{"name":"mine"},"subjects":[]}`
+	bind := func(p *person) int {
+		return r.do(p.http("h2"), p.request(http.MethodPost, bindingsPath, strings.NewReader(harmless))).code
+	}
+	client := alice.http("h2")
+	var ends []*io.PipeWriter
+	codes := make(chan int, heldObjectsPerPerson)
+	for range heldObjectsPerPerson {
+		body, more := io.Pipe()
+		ends = append(ends, more)
+		request := alice.request(http.MethodPost, bindingsPath, body)
+		go func() {
+			response, err := client.Do(request)
+			if err != nil {
+				codes <- 0
+				return
+			}
+			response.Body.Close()
+			codes <- response.StatusCode
+		}()
+		_, err := io.WriteString(more, harmless[:10])
+		must(t, err)
+	}
+	r.eventually("all are being read", func() bool { return r.kube.held.Open() == heldObjectsPerPerson })
+	if code := bind(alice); code != http.StatusTooManyRequests {
+		t.Errorf("one more: %d", code)
+	}
+	if code := bind(other); code != http.StatusOK {
+		t.Errorf("somebody else: %d", code)
+	}
+	for _, more := range ends {
+		_, err := io.WriteString(more, harmless[10:])
+		must(t, err)
+		more.Close()
+	}
+	for range ends {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one of those that were read: %d", code)
+		}
+	}
+	r.eventually("all have left", func() bool { return r.kube.held.Open() == 0 })
+	if code := bind(alice); code != http.StatusOK {
+		t.Errorf("afterwards: %d", code)
 	}
 }

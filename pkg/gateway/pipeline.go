@@ -49,6 +49,7 @@ type exchange struct {
 	claimed  *authn.Identity // a token's person who is not the stream's
 	facts    revoke.Facts
 	release  func()
+	leave    func() // gives back the place of a body that was read here
 	roles    []wire.Role
 	taken    []wire.Role // roles that were revoked: Denies go on holding for them
 	info     *apirequest.RequestInfo
@@ -88,7 +89,7 @@ func (x *exchange) chain() *wire.Refusal {
 // serve is the handler of all requests: the chain, and around it what must
 // happen however the chain ends.
 func (k *Kube) serve(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{kube: k, w: &answer{ResponseWriter: w}, r: r, id: audit.NewDecision(), began: k.o.Now(), release: func() {}}
+	x := &exchange{kube: k, w: &answer{ResponseWriter: w}, r: r, id: audit.NewDecision(), began: k.o.Now(), release: func() {}, leave: func() {}}
 	x.link, _ = r.Context().Value(linkKey{}).(*link)
 	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	defer x.finish()
@@ -106,6 +107,7 @@ func (k *Kube) serve(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) finish() {
 	broken := recover()
 	x.release()
+	x.leave()
 	x.slot.Release()
 	// A cut that came when everything had been said is none.
 	cut := x.splice.Cut

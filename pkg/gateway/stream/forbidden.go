@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kube-zt/zt/pkg/api/manifest"
 	"github.com/kube-zt/zt/pkg/gateway/impersonate"
 	"github.com/kube-zt/zt/pkg/wire"
 )
@@ -59,6 +60,9 @@ func decodeStatus(header http.Header, body []byte) *metav1.Status {
 	case runtime.ContentTypeJSON:
 		err = json.Unmarshal(body, status)
 	case runtime.ContentTypeYAML:
+		if manifest.MayAlias(body) { // no API server writes any, but an extension's may be anybody's
+			return nil
+		}
 		err = yaml.Unmarshal(body, status)
 	case runtime.ContentTypeProtobuf:
 		raw, ok := bytes.CutPrefix(body, []byte("k8s\x00"))

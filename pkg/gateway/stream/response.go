@@ -2,6 +2,7 @@ package stream
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -33,6 +34,10 @@ func (u *Upstream) clean(response *http.Response, proxied bool) error {
 		delete(response.Header, "Www-Authenticate")
 	}
 	switch {
+	case response.StatusCode < http.StatusOK:
+		// To net/http no answer at all, so that the client would get a 200.
+		return failure(KindUpgrade, fmt.Errorf("answered %03d", response.StatusCode), wire.ReasonUpstream, askAdmin,
+			"the cluster's API server answered with a status that is none")
 	case redirect(response.StatusCode):
 		if !proxied || !relative(response.Header["Location"]) {
 			return failure(KindRedirect, errors.New("upstream redirects"), wire.ReasonUpstream, askAdmin,

@@ -30,6 +30,9 @@ const (
 	// fast through 192 KiB as through 1 MiB where the API server is near.
 	receiveWindow = 192 << 10
 	followWindow  = 64 << 10
+	// maxHeader bounds the head of an answer, interim ones each for itself. net/http
+	// would hold 10 MiB for each of all requests in flight.
+	maxHeader = 256 << 10
 	// connections to one API server that ordinary requests share, and as many for
 	// those that follow something. One is enough for the throughput; two keep a lost
 	// packet from stopping everybody.
@@ -88,11 +91,12 @@ func NewUpstream(o Options) (*Upstream, error) {
 func (u *Upstream) transport(o Options, window int, protocols ...string) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: pingAfter}
 	t := &http.Transport{
-		DialContext:         dialer.DialContext,
-		TLSClientConfig:     trust.UpstreamClient(o.Roots, o.ServerName, protocols...),
-		TLSHandshakeTimeout: handshakeTimeout,
-		MaxIdleConnsPerHost: 100, // counts only where the server speaks HTTP/1.1
-		IdleConnTimeout:     5 * time.Minute,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        trust.UpstreamClient(o.Roots, o.ServerName, protocols...),
+		TLSHandshakeTimeout:    handshakeTimeout,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    100, // counts only where the server speaks HTTP/1.1
+		IdleConnTimeout:        5 * time.Minute,
 		// Where a client does not ask for gzip, net/http does and unpacks: an
 		// API server writes uncompressed lists in frames of 4 KiB. Watches are
 		// never compressed.
