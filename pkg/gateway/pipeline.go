@@ -492,7 +492,7 @@ func (x *exchange) outcome(cut *wire.Refusal) {
 		refusal = cut
 	}
 	if refusal != nil {
-		record.Decision, record.Reason, record.Message, record.Policy = audit.Refused, refusal.Reason, refusal.Message, refusal.Policy
+		record.Decision, record.Reason, record.Message, record.Policy = audit.Refused, refusal.Reason, audit.Clip(refusal.Message, recordedMessage), refusal.Policy
 		if refusal == cut {
 			x.kube.o.Metrics.Cut("kube", cut.Reason)
 		}
@@ -521,6 +521,13 @@ func (x *exchange) stranger() bool {
 	return peer == nil
 }
 
+// How many bytes of a name, and of a text with names in it, are recorded: a record
+// that became too long would not be written at all (package audit).
+const (
+	recordedName    = 512
+	recordedMessage = 2 << 10
+)
+
 // record is what is known so far.
 func (x *exchange) record() audit.Record {
 	record := audit.Record{
@@ -548,8 +555,16 @@ func (x *exchange) record() audit.Record {
 		}
 	}
 	if x.info != nil {
-		record.Verb, record.APIGroup, record.Resource, record.Subresource = x.info.Verb, x.info.APIGroup, x.info.Resource, x.info.Subresource
-		record.Namespace, record.Name = x.info.Namespace, x.info.Name
+		// A name may come out of a field selector and is as long as its sender likes.
+		for _, f := range [...]struct {
+			to *string
+			of string
+		}{
+			{&record.Verb, x.info.Verb}, {&record.APIGroup, x.info.APIGroup}, {&record.Resource, x.info.Resource}, {&record.Subresource, x.info.Subresource},
+			{&record.Namespace, x.info.Namespace}, {&record.Name, x.info.Name},
+		} {
+			*f.to = audit.Clip(f.of, recordedName)
+		}
 		if x.info.Subresource == "exec" {
 			record.Command, record.CommandHash = command(x.r)
 		}
@@ -560,7 +575,7 @@ func (x *exchange) record() audit.Record {
 	if d := x.decision; d.Version != "" {
 		record.Policy, record.Rule, record.Version, record.WouldDeny = d.Policy, d.Rule+1, d.Version, d.WouldDeny
 		if d.WouldDeny {
-			record.Reason, record.Message = d.Reason, d.Message
+			record.Reason, record.Message = d.Reason, audit.Clip(d.Message, recordedMessage)
 		}
 	}
 	return record

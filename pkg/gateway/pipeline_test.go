@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
 )
@@ -118,5 +119,34 @@ func TestEndlessMethod(t *testing.T) {
 	r.upstream.none()
 	if got := r.outcome(response.Header.Get(wire.HeaderDecision)); got.Method != clipped || len(got.Message) > 100 {
 		t.Errorf("recorded: %.100s, %.300s", got.Method, got.Message)
+	}
+}
+
+// TestLongNamesAreRecorded: a name of any length, in any characters, keeps no
+// request out of the log, whether it was refused or not.
+func TestLongNamesAreRecorded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	alice, other := r.person("alice@example.com"), r.person("bob@example.com", "nothing")
+	selector := "/api/v1/namespaces/default/secrets?fieldSelector=metadata.name%3D" + strings.Repeat("%01", 18_000)
+	for name, test := range map[string]struct {
+		who    *person
+		method string
+		code   int
+	}{
+		"refused": {other, http.MethodGet, http.StatusForbidden},
+		"read":    {alice, http.MethodGet, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := r.do(test.who.http("h2"), test.who.request(test.method, selector, nil))
+			if got.code != test.code {
+				t.Fatalf("%d %.300s", got.code, got.body)
+			}
+			records := r.records()
+			last := records[len(records)-1]
+			if last.Kind != audit.KindOutcome || last.Code != test.code || len(last.Name) < 100 || len(last.Name) > 1000 {
+				t.Errorf("%s %d, a name of %d bytes", last.Kind, last.Code, len(last.Name))
+			}
+		})
 	}
 }
