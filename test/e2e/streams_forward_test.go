@@ -157,7 +157,9 @@ func TestV140ManyForwardedConnections(t *testing.T) {
 				t.Parallel()
 				g := newStreams(t, s, admin(t, s), transport.kubectl, transport.upgrade)
 				g.pod(t, "idle", corev1.Container{})
-				echo := serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+				echo := serve(t, func(c *net.TCPConn) {
+					_, _ = io.Copy(c, struct{ io.Reader }{c}) // not spliced: that would open a pipe for each
+				})
 				var kubectls []*process
 				var conns []*net.TCPConn
 				for range forwards {
@@ -180,7 +182,8 @@ func TestV140ManyForwardedConnections(t *testing.T) {
 					for i, c := range conns {
 						want := fmt.Sprintf("%06d %06d\n", round, i)
 						if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
-							t.Fatalf("round %d, connection %d: %q, want %q (%v)", round, i, got, want, err)
+							t.Fatalf("round %d, connection %d: %q, want %q (%v); kubectl says: %s", round, i, got, want, err,
+								kubectls[i*forwards/len(conns)].stderr.String())
 						}
 					}
 				}
