@@ -343,16 +343,16 @@ func TestMessagesHelp(t *testing.T) {
 		ask  Input
 		want string
 	}{
-		{ask("delete pods a/web"), `no policy lets role dev delete pods "web" in namespace "a" on cluster "prod"; policy read allows get and list of it (kubectl zt status shows your roles)`},
-		{ask("get deployments.apps a/web"), `no policy lets role dev get deployments.apps "web" in namespace "a" on cluster "prod"; policy read allows it for pods and pods/log (kubectl zt status shows your roles)`},
-		{ask("update configmaps x/y"), `no policy lets role dev update configmaps "y" in namespace "x" on cluster "prod"; policy read allows it in namespace team-a and team-b only (kubectl zt status shows your roles)`},
-		{ask("get secrets x/y", "dev", "ops"), `no policy lets roles dev and ops get secrets "y" in namespace "x" on cluster "prod"; policy read allows it for pods and pods/log (kubectl zt status shows your roles)`},
+		{ask("delete pods a/web"), `no policy lets role dev delete pods "web" in namespace "a" on cluster "prod"; policy read allows get and list of it (kubectl zt clusters shows your roles)`},
+		{ask("get deployments.apps a/web"), `no policy lets role dev get deployments.apps "web" in namespace "a" on cluster "prod"; policy read allows it for pods and pods/log (kubectl zt clusters shows your roles)`},
+		{ask("update configmaps x/y"), `no policy lets role dev update configmaps "y" in namespace "x" on cluster "prod"; policy read allows it in namespace team-a and team-b only (kubectl zt clusters shows your roles)`},
+		{ask("get secrets x/y", "dev", "ops"), `no policy lets roles dev and ops get secrets "y" in namespace "x" on cluster "prod"; policy read allows it for pods and pods/log (kubectl zt clusters shows your roles)`},
 		{ask("list services"), `policy freeze denies list services in all namespaces on cluster "prod", since it denies this in namespace payments and all namespaces include it (name another namespace with -n)`},
 		{ask("list endpoints a"), `policy freeze denies list endpoints in namespace "a" on cluster "prod", since it denies this for db and the request does not say for which object it is (ask for one object by its name)`},
-		{ask("get pods zt-system/a"), `you may not get pods "a" in namespace "zt-system" on cluster "prod": namespace zt-system is zt's own (only role zt-admin may; kubectl zt status shows your roles)`},
-		{ask("get /metrics"), `no policy lets role dev get /metrics on cluster "prod" (kubectl zt status shows your roles)`},
+		{ask("get pods zt-system/a"), `you may not get pods "a" in namespace "zt-system" on cluster "prod": namespace zt-system is zt's own (only role zt-admin may; kubectl zt clusters shows your roles)`},
+		{ask("get /metrics"), `no policy lets role dev get /metrics on cluster "prod" (kubectl zt clusters shows your roles)`},
 		{ask("get pods a/b", "ops"), `cluster "prod" does not exist, or none of your roles may use it (kubectl zt clusters lists yours)`},
-		{bare, `no policy covers cluster "bare", so nobody may get pods "b" in namespace "a" on cluster "bare" (kubectl zt status shows your roles)`},
+		{bare, `no policy covers cluster "bare", so nobody may get pods "b" in namespace "a" on cluster "bare" (kubectl zt clusters shows your roles)`},
 	}
 	for _, tt := range tests {
 		if got := c.Decide(tt.ask).Refusal(); got == nil || got.Error() != tt.want {

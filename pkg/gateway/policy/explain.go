@@ -10,7 +10,7 @@ import (
 
 // Texts are made only on the way to a refusal, where time does not matter.
 
-const hintRoles = "kubectl zt status shows your roles"
+const hintRoles = "kubectl zt clusters shows your roles"
 
 // unknownCluster is the same, letter by letter, for a cluster that does not
 // exist and for one that must not be known.
