@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -236,11 +237,7 @@ func (w *written) report(p *process) {
 		}
 		return
 	}
-	names := make([]string, 0, len(w.Contexts))
-	for _, n := range w.Contexts {
-		names = append(names, n)
-	}
-	slices.Sort(names)
+	names := w.names()
 	if w.Changed {
 		fmt.Fprintf(p.out, "Wrote %s to %s.\n", plural(len(names), "context"), w.file)
 	} else {
@@ -250,16 +247,25 @@ func (w *written) report(p *process) {
 	w.nextSteps(p, "")
 }
 
-// nextSteps says what is left to do until plain kubectl gets there.
+// names are the contexts that were asked for.
+func (w *written) names() []string {
+	return slices.Sorted(maps.Values(w.Contexts))
+}
+
+// nextSteps says what is left to do until kubectl gets to the cluster, or without
+// one to any: the current context, unless that is none of zt's.
 func (w *written) nextSteps(p *process, cluster string) {
 	loaded := w.merged && p.env("KUBECONFIG") == "" || slices.Contains(filepath.SplitList(p.env("KUBECONFIG")), w.file)
-	name := w.Current
-	if cluster != "" {
+	name, names := w.Current, w.names()
+	switch {
+	case cluster != "":
 		name = w.context(cluster)
+	case len(names) == 0:
+		return
+	case !slices.Contains(names, name):
+		name = names[0]
 	}
 	switch {
-	case name == "":
-		return
 	case !loaded:
 		fmt.Fprintf(p.out, "Next: export KUBECONFIG=%s\n", w.file)
 		if name != w.Current {

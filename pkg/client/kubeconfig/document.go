@@ -29,10 +29,14 @@ type edit struct {
 	text     string
 }
 
-// broken is the refusal of a file that cannot be edited safely.
+// broken is the refusal of a file that cannot be edited safely. Who has trouble
+// with a file of his own is helped by zt's; that one is made anew.
 func broken(name, format string, args ...any) error {
-	return fault.New(fault.ExitFailed, "repair it, or use zt's own file: export KUBECONFIG=~/.kube/zt:"+name,
-		"%s is left as it is: %s", name, fmt.Sprintf(format, args...))
+	hint := "repair it, or use zt's own file: export KUBECONFIG=~/.kube/zt:" + name
+	if strings.HasSuffix(name, "/.kube/zt") {
+		hint = "repair it, or have it made anew: mv " + name + " " + name + ".broken && kubectl zt kubeconfig"
+	}
+	return fault.New(fault.ExitFailed, hint, "%s is left as it is: %s", name, fmt.Sprintf(format, args...))
 }
 
 func parse(name string, data []byte) (*document, error) {
@@ -57,6 +61,9 @@ func parse(name string, data []byte) (*document, error) {
 	}
 	if root.Style&yaml.FlowStyle != 0 {
 		return nil, broken(name, "it is written as JSON, which zt does not edit in place")
+	}
+	if v := lookup(root, "apiVersion"); v != nil && v.Value != "" && v.Value != "v1" {
+		return nil, broken(name, "its apiVersion is %q, not v1", v.Value) // no kubectl loads it either
 	}
 	if k := lookup(root, "kind"); k != nil && k.Value != "Config" {
 		return nil, broken(name, "its kind is %q, not Config", k.Value)

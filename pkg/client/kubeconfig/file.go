@@ -60,7 +60,8 @@ func Update(ctx context.Context, path string, entries []Entry, o Options) (Resul
 func update(d *document, before []byte, entries []Entry, o Options, res *Result) (string, error) {
 	res.Contexts = map[string]string{}
 	mine := map[string][]string{}
-	if d.root == nil {
+	fresh := d.root == nil && len(entries) > 0
+	if fresh {
 		d.edits = append(d.edits, edit{d.end(), d.end(), "apiVersion: v1\nkind: Config\n"})
 	}
 	put := func(key, name string, change func(node) bool) error {
@@ -84,7 +85,7 @@ func update(d *document, before []byte, entries []Entry, o Options, res *Result)
 		d.setScalar("current-context", name)
 		scalars = append(scalars, "current-context")
 	}
-	if d.root == nil {
+	if fresh {
 		scalars = append(scalars, "apiVersion", "kind")
 	}
 	after := d.text()

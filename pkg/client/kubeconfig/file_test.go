@@ -196,6 +196,7 @@ func TestWhatCannotBeEditedIsLeftAlone(t *testing.T) {
 		{"one-line list", "clusters: [{name: a, cluster: {server: x}}]\n", "in one line", 0o600},
 		{"not YAML", "clusters:\n\t- x", "not YAML", 0o600},
 		{"a list", "- a\n- b\n", "not a kubeconfig", 0o600},
+		{"another version", "apiVersion: v2\nkind: Config\n", `"v2", not v1`, 0o600},
 		{"another kind", "kind: Pod\n", "kind is", 0o600},
 		{"two documents", "kind: Config\n---\nkind: Config\n", "more than one", 0o600},
 		{"list is a map", "clusters: {a: b}\n", "not a list", 0o600},
