@@ -15,8 +15,10 @@ func newDevice(p *process, o *rootOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "device",
 		Short: "Enrol this computer, or see how it is known",
-		Args:  noArgs,
+		Args:  aVerb,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	var output string
 	status := &cobra.Command{

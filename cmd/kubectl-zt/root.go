@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kube-zt/zt/pkg/api/spelling"
 	"github.com/kube-zt/zt/pkg/client/fault"
 	"github.com/kube-zt/zt/pkg/client/profile"
 )
@@ -71,17 +72,8 @@ func newRoot(p *process, o *rootOptions) *cobra.Command {
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl zt"},
 		SilenceErrors: true, SilenceUsage: true,
 		SuggestionsMinimumDistance: 2,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			hint := "kubectl zt --help"
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "kubectl zt " + near[0]
-			}
-			return usage(hint, "%q is not a command of kubectl zt", args[0])
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:                       aVerb,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(p.out)
 	root.SetErr(p.err)
@@ -124,6 +116,18 @@ func usage(hint, format string, args ...any) error {
 	return fault.New(fault.ExitUsage, hint, format, args...)
 }
 
+// aVerb refuses what is none of a command's verbs: those never get here.
+func aVerb(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := c.CommandPath() + " --help"
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = c.CommandPath() + " " + near[0]
+	}
+	return usage(hint, "%q is not a command of %s", args[0], c.CommandPath())
+}
+
 // exactly demands that many arguments, by their names.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
@@ -155,7 +159,11 @@ func oneOf(flag, value string, allowed ...string) error {
 			return nil
 		}
 	}
-	return usage("--"+flag+" "+allowed[len(allowed)-1], "--%s %q is not one of %s", flag, value, strings.TrimSpace(strings.Join(allowed, " ")))
+	meant := spelling.Nearest(value, allowed)
+	if meant == "" {
+		meant = allowed[len(allowed)-1]
+	}
+	return usage("--"+flag+" "+meant, "--%s %q is not one of %s", flag, value, strings.TrimSpace(strings.Join(allowed, " ")))
 }
 
 func profileNames(p *process) []string {

@@ -35,6 +35,9 @@ const (
 	ExitInterrupted Exit = 130 // the person stopped it
 )
 
+// CheckNetwork is the next command where something did not answer.
+const CheckNetwork = "check the network, then: kubectl zt status"
+
 // maxHints is how many next commands a person is offered: more is a manual.
 const maxHints = 2
 
@@ -114,7 +117,7 @@ func (f *Fault) next() []string {
 	case ExitRefused, ExitUntrusted:
 		return []string{"ask the gateway's administrator"}
 	case ExitUnreachable:
-		return []string{"check the network, then: kubectl zt status"}
+		return []string{CheckNetwork}
 	default:
 		return []string{"kubectl zt status"}
 	}

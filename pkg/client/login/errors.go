@@ -126,7 +126,7 @@ func (c *Client) explain(ctx context.Context, op string, err error) *Error {
 	case errors.As(err, &badCert):
 		return refuse(op, ErrUntrusted, "if its authority is new: "+c.cfg.Trust, "certificate of %s: %v", c.cfg.Issuer, badCert.Err)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return refuse(op, ErrUnreachable, checkWay, "no answer from %s within %s", c.cfg.Issuer, requestTimeout)
+		return refuse(op, ErrUnreachable, checkWay, "%s did not answer in time", c.cfg.Issuer)
 	case errors.As(err, &urlErr):
 		for errors.As(urlErr.Err, &urlErr) {
 		}

@@ -120,9 +120,9 @@ func (c *caller) failed(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.New(fault.ExitUnreachable, "check the network", "%s did not answer in time", c.name)
+		return fault.New(fault.ExitUnreachable, fault.CheckNetwork, "%s did not answer in time", c.name)
 	default:
-		return &brokenError{fault.New(fault.ExitUnreachable, "check the network", "%s cannot be reached: %v", c.name, err)}
+		return &brokenError{fault.New(fault.ExitUnreachable, fault.CheckNetwork, "%s cannot be reached: %v", c.name, err)}
 	}
 }
 

@@ -59,7 +59,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	if proxy == nil {
 		conn, err := plain.DialContext(ctx, network, addr)
 		if err != nil {
-			return nil, fault.New(fault.ExitUnreachable, "check the network", "%s cannot be reached: %v", addr, err)
+			return nil, fault.New(fault.ExitUnreachable, fault.CheckNetwork, "%s cannot be reached: %v", addr, err)
 		}
 		return conn, nil
 	}

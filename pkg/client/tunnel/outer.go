@@ -212,7 +212,7 @@ func (o *Outer) Open(ctx context.Context, authority string) (*h2conn.Stream, err
 			return nil, err
 		case again:
 			o.cfg.Log.Info("connection to the edge broke twice", "error", fault.Escape(err.Error()))
-			return nil, fault.New(fault.ExitUnreachable, "check the network", "the connection to the gateway at %s broke before it answered", o.cfg.Address)
+			return nil, fault.New(fault.ExitUnreachable, fault.CheckNetwork, "the connection to the gateway at %s broke before it answered", o.cfg.Address)
 		}
 	}
 }
