@@ -560,8 +560,12 @@ func (x *exchange) record() audit.Record {
 			to *string
 			of string
 		}{
-			{&record.Verb, x.info.Verb}, {&record.APIGroup, x.info.APIGroup}, {&record.Resource, x.info.Resource}, {&record.Subresource, x.info.Subresource},
-			{&record.Namespace, x.info.Namespace}, {&record.Name, x.info.Name},
+			{&record.Verb, x.info.Verb},
+			{&record.APIGroup, x.info.APIGroup},
+			{&record.Resource, x.info.Resource},
+			{&record.Subresource, x.info.Subresource},
+			{&record.Namespace, x.info.Namespace},
+			{&record.Name, x.info.Name},
 		} {
 			*f.to = audit.Clip(f.of, recordedName)
 		}

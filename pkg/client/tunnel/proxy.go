@@ -30,8 +30,10 @@ const (
 	// stream and renewals among them. More connections wait for their turn.
 	maxStreams = 240
 	queueLimit = 30 * time.Second
-	// maxConns bounds connections of one listener, also those that never speak.
-	maxConns = 1024
+	// maxConns bounds the connections of one listener that were admitted, maxWaiting
+	// those that were not yet.
+	maxConns   = 1024
+	maxWaiting = 256
 )
 
 // Target is a cluster as the proxy sees it.
@@ -93,7 +95,7 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener, open string) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer cancel()
-	slots := make(chan struct{}, maxConns)
+	room := &room{}
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -108,21 +110,14 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener, open string) error {
 			}
 			continue
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
-		conns.Go(func() {
-			defer func() { <-slots }()
-			p.serve(ctx, conn, open)
-		})
+		room.wait(conn)
+		conns.Go(func() { p.serve(ctx, conn, open, room) })
 	}
 }
 
 // serve owns conn. A panic ends this connection only.
-func (p *Proxy) serve(ctx context.Context, conn net.Conn, open string) {
+func (p *Proxy) serve(ctx context.Context, conn net.Conn, open string, room *room) {
+	defer room.leave(conn)
 	defer conn.Close()
 	defer func() {
 		if v := recover(); v != nil {
@@ -138,7 +133,7 @@ func (p *Proxy) serve(ctx context.Context, conn net.Conn, open string) {
 		}
 		return
 	}
-	if no := p.connect(ctx, conn, r, h, open); no != nil {
+	if no := p.connect(ctx, conn, r, h, open, room); no != nil {
 		// The one place that every refusal passes, whoever made or remembered it.
 		if p.Address != nil {
 			no.fault = p.Address(cmp.Or(open, h.profile()), no.fault)
@@ -150,13 +145,16 @@ func (p *Proxy) serve(ctx context.Context, conn net.Conn, open string) {
 
 // connect admits one CONNECT and carries it. What it returns is still to be
 // answered; nil means that the answer was given.
-func (p *Proxy) connect(ctx context.Context, conn net.Conn, r *bufio.Reader, h *head, open string) *refusal {
+func (p *Proxy) connect(ctx context.Context, conn net.Conn, r *bufio.Reader, h *head, open string, room *room) *refusal {
 	if no := h.check(); no != nil {
 		return no
 	}
 	profile, route, no := p.admit(conn, h, open)
 	if no != nil {
 		return no
+	}
+	if !room.enter(conn) {
+		return refuse(http.StatusServiceUnavailable, "close some and try again", "%d connections are open, which is the limit", maxConns)
 	}
 	host, no := h.host()
 	if no != nil {

@@ -138,6 +138,39 @@ func TestV066NoSecretNoTunnel(t *testing.T) {
 	}
 }
 
+// TestCrowd: whoever opens connections and shows nothing keeps nobody out, and
+// holds no more than a bounded number of them.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	route := &countingRoute{err: errors.New("reached")}
+	addr := serveProxy(t, route, "", nil)
+	var crowd []net.Conn
+	defer func() {
+		for _, conn := range crowd {
+			conn.Close()
+		}
+	}()
+	for range maxConns + maxWaiting {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crowd = append(crowd, conn)
+		_, _ = io.WriteString(conn, "CONNECT ")
+	}
+	if code, text := ask(t, addr, connect("prod.zt.test:443", basic("zt.test", secret))); code != http.StatusServiceUnavailable || route.opened.Load() != 1 {
+		t.Errorf("%s", text)
+	}
+	for i, conn := range crowd[:maxConns] {
+		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("number %d of %d is still waited for", i, len(crowd))
+		}
+	}
+}
+
 func TestV067BrowsersAndOtherMethods(t *testing.T) {
 	t.Parallel()
 	route := &countingRoute{err: errors.New("unused")}
