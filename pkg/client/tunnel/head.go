@@ -128,10 +128,11 @@ func sameSecret(got, want string) bool {
 	return want != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// host takes CLUSTER.DOMAIN out of the target; 443 is the only port there is.
+// host takes CLUSTER.DOMAIN out of the target; 443 is the only port there is, and
+// brackets are for addresses, which no cluster is.
 func (h *head) host() (string, *refusal) {
-	host, port, err := net.SplitHostPort(h.target)
-	if err != nil || port != "443" || host == "" {
+	host, ok := strings.CutSuffix(h.target, ":443")
+	if !ok || host == "" || strings.ContainsAny(host, ":[]@/ ") {
 		return "", refuse(http.StatusForbidden, "kubectl zt kubeconfig", "%s is not a cluster of this profile", h.target)
 	}
 	return strings.ToLower(host), nil

@@ -45,12 +45,17 @@ func Listen(ctx context.Context, addr string, remote bool) (net.Listener, error)
 // selfCheck dials the listener and waits for that very connection. Nothing is
 // sent over it: a squatter learns nothing.
 func selfCheck(ctx context.Context, l net.Listener) (net.Listener, error) {
-	ctx, cancel := context.WithTimeout(ctx, selfCheckLimit)
-	defer cancel()
 	target := l.Addr().(*net.TCPAddr).AddrPort()
 	if target.Addr().IsUnspecified() {
 		target = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), target.Port())
 	}
+	return checkThrough(ctx, l, target)
+}
+
+// checkThrough demands that whoever dials target reaches l.
+func checkThrough(ctx context.Context, l net.Listener, target netip.AddrPort) (net.Listener, error) {
+	ctx, cancel := context.WithTimeout(ctx, selfCheckLimit)
+	defer cancel()
 	probe, err := (&net.Dialer{}).DialContext(ctx, "tcp", target.String())
 	if err != nil {
 		return nil, err

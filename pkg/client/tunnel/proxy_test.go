@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -217,6 +216,7 @@ func TestV068NamesOutsideTheProfile(t *testing.T) {
 	for _, target := range []string{
 		"dev.zt.test:443", "evil.test:443", "prod.zt.test:22", "prod.zt.test:+443", "prod.zt.test:0443", "prod.zt.test:https", "prod.zt.test", "prod.zt.test.:443",
 		"127.0.0.1:443", "[::1]:443", "localhost:443", "169.254.169.254:443", "gw.zt.test:443", "control:443", ":443", "prod.zt.test:443:443",
+		"[prod.zt.test]:443", "me@prod.zt.test:443", "/prod.zt.test:443", "[]:443",
 	} {
 		if code, text := ask(t, addr, connect(target, basic("zt.test", secret))); code != http.StatusForbidden {
 			t.Errorf("%s: %s", target, text)
@@ -291,6 +291,45 @@ func TestSelfCheckKeepsEarlyConnections(t *testing.T) {
 	defer conn.Close()
 	if conn.RemoteAddr().String() != early.LocalAddr().String() {
 		t.Error("the early connection was lost")
+	}
+}
+
+// A port on which somebody else gets the connections is not used, and nothing was
+// sent to him (V070).
+func TestSelfCheckFindsAnotherProgram(t *testing.T) {
+	t.Parallel()
+	ours, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	squatter, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer squatter.Close()
+	heard := make(chan int64, 1)
+	go func() {
+		conn, err := squatter.Accept()
+		if err != nil {
+			heard <- -1
+			return
+		}
+		defer conn.Close()
+		n, _ := io.Copy(io.Discard, conn)
+		heard <- n
+	}()
+	began := time.Now()
+	l, err := checkThrough(t.Context(), ours.(*net.TCPListener), squatter.Addr().(*net.TCPAddr).AddrPort())
+	if err == nil {
+		l.Close()
+		t.Error("somebody else's port passed for one's own")
+	}
+	if took := time.Since(began); took > 2*selfCheckLimit {
+		t.Errorf("it took %v", took)
+	}
+	if n := <-heard; n != 0 {
+		t.Errorf("the squatter was told %d bytes", n)
 	}
 }
 
@@ -388,6 +427,7 @@ func TestBrokenOptimisticStreamIsNotRemembered(t *testing.T) {
 func FuzzHead(f *testing.F) {
 	f.Add([]byte(connect("prod.zt.test:443", basic("zt.test", secret))))
 	f.Add([]byte("GET / HTTP/1.1\r\nOrigin: x\r\n\r\n"))
+	f.Add([]byte(connect("[prod.zt.test]:443")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := parseHead(bufio.NewReader(io.LimitReader(bytes.NewReader(data), maxHead)))
 		if err != nil || h.check() != nil {
@@ -401,8 +441,8 @@ func FuzzHead(f *testing.F) {
 				t.Fatalf("%q passed", name)
 			}
 		}
-		if host, no := h.host(); no == nil && (strings.ContainsAny(host, " \r\n\t/@") && fmt.Sprint(host) == "") {
-			t.Fatalf("host %q passed", host)
+		if host, no := h.host(); no == nil && (host == "" || strings.ContainsAny(host, ":[]@/ \n") || host+":443" != strings.ToLower(h.target)) {
+			t.Fatalf("host %q of target %q passed", host, h.target)
 		}
 	})
 }
