@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/gateway/audit"
 	"github.com/kube-zt/zt/pkg/gateway/authn"
 	"github.com/kube-zt/zt/pkg/wire"
 	"github.com/kube-zt/zt/test/idp"
@@ -98,8 +100,14 @@ func TestDirect(t *testing.T) {
 		}
 	})
 	t.Run("login's audience", func(t *testing.T) {
-		if got := ask(t, client, r.kube.directHost, provider.MintIDToken("alice", idp.Mint{})); got.code != http.StatusUnauthorized {
+		got := ask(t, client, r.kube.directHost, provider.MintIDToken("alice", idp.Mint{}))
+		if got.code != http.StatusUnauthorized || strings.Contains(got.body, provider.ClientID()) {
 			t.Errorf("%d %s", got.code, got.body)
+		}
+		// The log says what was expected and what came (F76).
+		record := r.outcome(got.decision)
+		if record.Decision != audit.Refused || record.Reason != wire.ReasonTokenInvalid || !strings.Contains(record.Error, `"kubernetes"`) || !strings.Contains(record.Error, strconv.Quote(provider.ClientID())) {
+			t.Errorf("recorded: %+v", record)
 		}
 	})
 	t.Run("without the group", func(t *testing.T) {

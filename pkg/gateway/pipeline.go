@@ -493,6 +493,7 @@ func (x *exchange) outcome(cut *wire.Refusal) {
 	}
 	if refusal != nil {
 		record.Decision, record.Reason, record.Message, record.Policy = audit.Refused, refusal.Reason, audit.Clip(refusal.Message, recordedMessage), refusal.Policy
+		record.Error = audit.Clip(refusal.Cause, 500)
 		if refusal == cut {
 			x.kube.o.Metrics.Cut("kube", cut.Reason)
 		}

@@ -92,6 +92,8 @@ type Refusal struct {
 	Decision DecisionID `json:"decision,omitempty"`
 	// Code overrides Reason.Status when not zero.
 	Code int `json:"code,omitempty"`
+	// Cause is for the log of the process that refuses, and never leaves it.
+	Cause string `json:"-"`
 }
 
 // Refuse makes a Refusal with a formatted message.

@@ -274,7 +274,7 @@ func (f *FurtherIssuers) authenticate(ctx context.Context, raw string, form *unv
 
 func (f *FurtherIssuers) verify(ctx context.Context, issuer *furtherIssuer, raw string, form *unverified) (*Identity, *wire.Refusal) {
 	if issuer == nil {
-		return nil, invalid("its issuer is not accepted")
+		return nil, because(invalid("its issuer is not accepted"), "iss: expected one of %q, got %.200q", f.Issuers(), form.issuer)
 	}
 	if err := idToken(form); err != nil {
 		return nil, invalid("%v", err)
@@ -299,7 +299,9 @@ func (f *FurtherIssuers) verify(ctx context.Context, issuer *furtherIssuer, raw 
 	case notes.unreachable:
 		return nil, wire.Refuse(wire.ReasonIdPUnreachable, "try again in a minute",
 			"the token is signed with a key that could not be fetched from %s", form.issuer)
-	case err != nil || !ok:
+	case err != nil:
+		return nil, because(invalid("it does not fit the issuer's rules"), "%v", err)
+	case !ok:
 		return nil, invalid("it does not fit the issuer's rules")
 	}
 	identity, refusal := f.identity(form, response.User, notes)

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -126,8 +127,15 @@ func refuseReserved(what, why string) *wire.Refusal {
 		"the %s that the token maps to %s", what, why)
 }
 
-// invalid is the answer to everything that is not genuine. The text is the
-// same for all causes towards the client, what differs goes to the audit.
+// invalid is the answer to everything that is not genuine. The text says what is
+// wrong and not what would be right: that goes to the audit log only.
 func invalid(format string, args ...any) *wire.Refusal {
 	return wire.Refuse(wire.ReasonTokenInvalid, "kubectl zt login", "the token is not valid here: "+format, args...)
+}
+
+// because adds to a refusal what only the log says: what was expected and what
+// came.
+func because(refusal *wire.Refusal, format string, args ...any) *wire.Refusal {
+	refusal.Cause = fmt.Sprintf(format, args...)
+	return refusal
 }

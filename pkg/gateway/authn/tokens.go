@@ -112,7 +112,7 @@ func (c clusterTokens) admit(entry cached, result string) (*Identity, *wire.Refu
 	// The empty audience would be everybody's.
 	if entry.audience != string(c.audience) || c.audience == "" {
 		c.tokens.o.Checked("refused")
-		return nil, invalid("it is for another cluster")
+		return nil, because(invalid("it is for another cluster"), "aud: expected %q, got %.200q", c.audience, entry.audience)
 	}
 	c.tokens.o.Checked(result)
 	return entry.identity, nil
@@ -120,7 +120,8 @@ func (c clusterTokens) admit(entry cached, result string) (*Identity, *wire.Refu
 
 func (t *Tokens) verify(ctx context.Context, raw string, form *unverified) (*Identity, string, *wire.Refusal) {
 	if form.issuer != t.o.Issuer || form.typ != TokenType || form.alg != string(jose.ES256) {
-		return nil, "", invalid("it is no access token of this gateway")
+		return nil, "", because(invalid("it is no access token of this gateway"), "iss, typ, alg: expected %q, %q, %q, got %.200q, %q, %q",
+			t.o.Issuer, TokenType, jose.ES256, form.issuer, clip(form.typ), clip(form.alg))
 	}
 	verified, err := t.verifier.Verify(ctx, raw)
 	var expired *oidc.TokenExpiredError

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -247,6 +248,68 @@ func TestSessionsThatAreRefused(t *testing.T) {
 	}
 	if n := len(r.store.Sessions()); n != 0 {
 		t.Errorf("%d sessions were recorded", n)
+	}
+}
+
+// What is expected of the issuer's tokens is the configuration's to say: the
+// algorithms (F79) and whose authority stands behind it (F81). The log says what was
+// expected and what came (F76), the person does not hear it.
+func TestIssuerIsWhatTheConfigurationSays(t *testing.T) {
+	t.Parallel()
+	provider, err := idp.Start(t.Context(), idp.Options{Algorithm: jose.ES256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer provider.Close()
+	stranger, err := idp.Start(t.Context(), idp.Options{Algorithm: jose.ES256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	algorithms := func(names ...string) func(*v1alpha1.GatewayConfiguration) {
+		return func(c *v1alpha1.GatewayConfiguration) { c.OIDC.SigningAlgorithms = names }
+	}
+	for name, tt := range map[string]struct {
+		o      rigOptions
+		claims map[string]any
+		want   wire.Reason // "" where it is accepted
+		log    []string
+	}{
+		"the issuer's algorithm":          {o: rigOptions{config: algorithms("ES256")}},
+		"by default":                      {},
+		"another algorithm":               {o: rigOptions{config: algorithms("RS256")}, want: wire.ReasonTokenInvalid, log: []string{`"ES256"`}},
+		"another authority":               {o: rigOptions{issuerCA: stranger.CAPEM()}, want: wire.ReasonIdPUnreachable, log: []string{"keys cannot be fetched"}},
+		"none, where WebPKI knows it not": {o: rigOptions{issuerCA: []byte{}}, want: wire.ReasonIdPUnreachable, log: []string{"keys cannot be fetched"}},
+		"another audience":                {claims: map[string]any{"aud": "somebody-else", "azp": nil}, want: wire.ReasonTokenInvalid, log: []string{provider.ClientID(), "somebody-else"}},
+		"another issuer":                  {claims: map[string]any{"iss": "https://evil.test"}, want: wire.ReasonTokenInvalid, log: []string{provider.Issuer(), "https://evil.test"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.o.provider = provider
+			r := start(t, tt.o)
+			l := r.laptop()
+			txn := l.check(wire.PurposeLogin)
+			refusal := l.session(wire.SessionRequest{TXN: txn, IDToken: l.token("alice", tt.claims)})
+			if tt.want == "" {
+				if refusal != nil {
+					t.Error(refusal)
+				}
+				return
+			}
+			got := mustRefuse(t, "a login", refusal, tt.want)
+			records := r.audited()
+			last := records[len(records)-1]
+			if last.ID != got.Decision || last.Decision != audit.Refused {
+				t.Errorf("recorded %+v", last)
+			}
+			for _, part := range tt.log {
+				if !strings.Contains(last.Error, part) {
+					t.Errorf("the log says %q, want %q in it", last.Error, part)
+				}
+				if strings.Contains(got.Message, part) {
+					t.Errorf("the person is told %q", got.Message)
+				}
+			}
+		})
 	}
 }
 

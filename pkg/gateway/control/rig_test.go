@@ -139,6 +139,7 @@ type rigOptions struct {
 	config   func(*v1alpha1.GatewayConfiguration)
 	idp      idp.Options
 	provider *idp.Provider // instead of a new one
+	issuerCA []byte        // instead of the provider's; empty and not nil for none
 	foreign  func(name string) bool
 	logger   *slog.Logger
 }
@@ -177,13 +178,16 @@ func start(t *testing.T, o rigOptions) *rig {
 	if r.authority, err = ca.Open(filepath.Join(r.dir, "state"), domain, domain, r.clock.Now); err != nil {
 		t.Fatal(err)
 	}
+	if o.issuerCA == nil {
+		o.issuerCA = r.idp.CAPEM()
+	}
 	log, err := audit.Open(filepath.Join(r.dir, "state", "audit.log"), audit.Options{Now: r.clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { log.Close() })
 	r.Control, err = New(Options{
-		Config: func() *v1alpha1.GatewayConfiguration { return config }, IssuerCA: r.idp.CAPEM(), Authorities: r.authority, Store: r.store, Registry: r.registry,
+		Config: func() *v1alpha1.GatewayConfiguration { return config }, IssuerCA: o.issuerCA, Authorities: r.authority, Store: r.store, Registry: r.registry,
 		Audit: log, Metrics: r.metrics, Now: r.clock.Now, Foreign: o.foreign, Logger: o.logger,
 		Reachable: func(name wire.ClusterName) bool { _, down := r.reachable.Load(name); return !down },
 	})
