@@ -61,7 +61,7 @@ func runCheck(ctx context.Context, streams genericiooptions.IOStreams, dir strin
 		file, manifests = filepath.Join(dir, "gateway.yaml"), filepath.Join(dir, "config")
 	}
 	var problems []manifest.Error
-	gateway, problems, err := checkGateway(file, flags.Now)
+	gateway, problems, err := checkGateway(ctx, file, flags.Now)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func runCheck(ctx context.Context, streams genericiooptions.IOStreams, dir strin
 	return nil
 }
 
-func checkGateway(file string, now time.Time) (*v1alpha1.GatewayConfiguration, []manifest.Error, error) {
+func checkGateway(ctx context.Context, file string, now time.Time) (*v1alpha1.GatewayConfiguration, []manifest.Error, error) {
 	if file == "" {
 		return nil, nil, nil
 	}
@@ -99,7 +99,32 @@ func checkGateway(file string, now time.Time) (*v1alpha1.GatewayConfiguration, [
 		return nil, nil, err
 	}
 	c, problems := manifest.DecodeGateway(file, data, now)
-	return c, problems, nil
+	if len(problems) > 0 {
+		return c, problems, nil
+	}
+	if err := resolve(file, c); err != nil {
+		return nil, nil, err
+	}
+	return c, checkIssuers(ctx, c), nil
+}
+
+// checkIssuers judges the file of further issuers as a start would; where it is not
+// here, that is a note.
+func checkIssuers(ctx context.Context, c *v1alpha1.GatewayConfiguration) []manifest.Error {
+	file := c.FurtherIssuersFile
+	if file == "" || !isFile(file) {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err == nil {
+		ctx, done := context.WithCancel(ctx)
+		defer done()
+		_, err = furtherIssuers(ctx, c, data)
+	}
+	if err != nil {
+		return []manifest.Error{{File: file, Message: err.Error()}}
+	}
+	return nil
 }
 
 func describeGateway(out io.Writer, file string, c *v1alpha1.GatewayConfiguration) {

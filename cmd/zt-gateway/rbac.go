@@ -131,13 +131,18 @@ func extraKeys(ctx context.Context, streams genericiooptions.IOStreams, flags rb
 	}
 	ctx, done := context.WithCancel(ctx)
 	defer done()
-	issuers, err := authn.NewFurtherIssuers(ctx, read.Data[0], authn.FurtherOptions{
-		LoginClientID: c.OIDC.ClientID, ControlIssuer: control.Issuer(c.Domain), UsernamePrefix: c.OIDC.UsernamePrefix,
-	})
+	issuers, err := furtherIssuers(ctx, c, read.Data[0])
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.FurtherIssuersFile, err)
 	}
 	return issuers.ExtraKeys(), nil
+}
+
+// furtherIssuers are what c's file of them says, as serve would read it.
+func furtherIssuers(ctx context.Context, c *v1alpha1.GatewayConfiguration, data []byte) (*authn.FurtherIssuers, error) {
+	return authn.NewFurtherIssuers(ctx, data, authn.FurtherOptions{
+		LoginClientID: c.OIDC.ClientID, ControlIssuer: control.Issuer(c.Domain), UsernamePrefix: c.OIDC.UsernamePrefix,
+	})
 }
 
 // wishes are the manifests that say what the account must be able to do.

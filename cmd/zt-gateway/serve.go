@@ -101,9 +101,14 @@ func parseConfiguration(file string, raw []byte) (*v1alpha1.GatewayConfiguration
 		}
 		return nil, errors.Join(faults...)
 	}
+	return c, resolve(file, c)
+}
+
+// resolve makes the paths in a configuration absolute, which are relative to its file.
+func resolve(file string, c *v1alpha1.GatewayConfiguration) error {
 	base, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	absolute := func(path *string) {
 		if *path != "" && !filepath.IsAbs(*path) {
@@ -118,5 +123,5 @@ func parseConfiguration(file string, raw []byte) (*v1alpha1.GatewayConfiguration
 		absolute(&c.Certificate.CertFile)
 		absolute(&c.Certificate.KeyFile)
 	}
-	return c, nil
+	return nil
 }
