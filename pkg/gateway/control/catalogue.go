@@ -32,6 +32,7 @@ func (c *Control) catalogue(id trust.Identity) ([]wire.Cluster, []wire.Role, *wi
 	}
 	snapshot := c.o.Store.Snapshot()
 	roles := c.roles(snapshot, record)
+	rest, _ := c.standing(id, record, snapshot.Epoch, roles)
 	list := []wire.Cluster{}
 	for name, cluster := range snapshot.Clusters {
 		if !snapshot.Policy.Visible(name, roles, c.now()) {
@@ -42,7 +43,9 @@ func (c *Control) catalogue(id trust.Identity) ([]wire.Cluster, []wire.Role, *wi
 			c.log.Error("a cluster is left out of the catalogue", "cluster", name, "error", err)
 			continue
 		}
-		entry.Roles = roles
+		// A revoked role gives nothing, but what it showed is not denied to be there:
+		// whoever asks for it hears what he has lost.
+		entry.Roles = rest
 		list = append(list, entry)
 	}
 	slices.SortFunc(list, func(a, b wire.Cluster) int { return strings.Compare(string(a.Name), string(b.Name)) })

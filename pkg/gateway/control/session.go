@@ -45,6 +45,15 @@ func (c *Control) roles(snapshot *store.Snapshot, record store.SessionRecord) []
 	return snapshot.Policy.Roles(subject)
 }
 
+// standing parts the roles that somebody holds into those that nobody revoked, and
+// the rest.
+func (c *Control) standing(id trust.Identity, record store.SessionRecord, epoch wire.Epoch, held []wire.Role) (roles, removed []wire.Role) {
+	facts := c.factsOf(id, record.Groups)
+	facts.Roles, facts.Epoch = held, epoch
+	removed = c.o.Registry.Removed(facts)
+	return slices.DeleteFunc(slices.Clone(held), func(role wire.Role) bool { return slices.Contains(removed, role) }), removed
+}
+
 // factsOf is what the deny set judges a certificate by.
 func (c *Control) factsOf(id trust.Identity, groups []string) revoke.Facts {
 	facts := edge.CertificateFacts(id)

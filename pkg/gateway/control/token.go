@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"slices"
 	"strings"
 
 	"github.com/kube-zt/zt/pkg/gateway/audit"
@@ -38,14 +37,22 @@ func (c *Control) mint(ctx context.Context, p *peer, name wire.ClusterName, r au
 func (c *Control) mintOn(ctx context.Context, p *peer, record store.SessionRecord, snapshot *store.Snapshot, name wire.ClusterName, r audit.Record) (*wire.Token, *wire.Refusal, error) {
 	held := c.roles(snapshot, record)
 	facts := c.factsOf(p.identity, record.Groups)
-	facts.Roles, facts.Epoch = held, snapshot.Epoch
-	removed := c.o.Registry.Removed(facts)
-	roles := slices.DeleteFunc(slices.Clone(held), func(role wire.Role) bool { return slices.Contains(removed, role) })
+	roles, removed := c.standing(p.identity, record, snapshot.Epoch, held)
 
 	if _, refusal := c.visible(snapshot, roles, name); refusal != nil {
+		if len(removed) > 0 {
+			// What a role showed before it was revoked is in the catalogue: no secret.
+			if _, refusal = c.visible(snapshot, held, name); refusal == nil {
+				facts.Roles, facts.Epoch = held, snapshot.Epoch
+				refusal = c.o.Registry.Check(facts)
+			}
+			if refusal == nil {
+				refusal = wire.Refuse(wire.ReasonRoleRevoked, "ask the administrators of zt", "role %s was revoked", removed[0])
+			}
+		}
 		return nil, refusal, nil
 	}
-	facts.Roles, facts.Cluster = roles, name
+	facts.Roles, facts.Epoch, facts.Cluster = roles, snapshot.Epoch, name
 	if refusal := c.o.Registry.Check(facts); refusal != nil {
 		return nil, refusal, nil
 	}

@@ -38,6 +38,51 @@ func TestRevokedRoleInToken(t *testing.T) {
 	}
 }
 
+// TestRevokedRoleIsSaid: who has lost the role that showed him a cluster is not told
+// that there is no such cluster while the catalogue lists it, but what he has lost;
+// the catalogue names no role that is revoked.
+func TestRevokedRoleIsSaid(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	r.load("objects.yaml", strings.Replace(objects, "groups: [employees]", "groups: [employees, all-admins]", 1))
+	l := r.laptop().login("carol")
+	client := l.stream()
+	roles := func(name wire.ClusterName) []wire.Role {
+		t.Helper()
+		var list wire.ClusterList
+		if refusal := l.ask(client, http.MethodGet, wire.PathClusters, nil, &list); refusal != nil {
+			t.Fatal(refusal)
+		}
+		for _, c := range list.Clusters {
+			if c.Name == name {
+				return c.Roles
+			}
+		}
+		t.Fatalf("%s is not in the catalogue", name)
+		return nil
+	}
+	lost := func(name wire.ClusterName, text string) {
+		t.Helper()
+		_, refusal := l.mint(client, name)
+		mustRefuse(t, "a token", refusal, wire.ReasonRoleRevoked)
+		if refusal != nil && !strings.HasPrefix(refusal.Message, text) {
+			t.Errorf("%q, want %q", refusal.Message, text)
+		}
+	}
+	if got := roles("secret"); !slices.Equal(got, []wire.Role{"admins", "devs"}) {
+		t.Fatalf("from the start: %v", got)
+	}
+	r.revoke(v1alpha1.RevocationSpec{Role: "admins"})
+	eventually(t, "the role is revoked", func() bool { return slices.Equal(roles("secret"), []wire.Role{"devs"}) })
+	lost("secret", "role admins was revoked")
+	r.revoke(v1alpha1.RevocationSpec{Role: "devs", Reason: "review"})
+	eventually(t, "all are", func() bool { return len(roles("secret")) == 0 })
+	lost("secret", "role admins was revoked, and you hold no other")
+	lost("prod", "role admins was revoked, and you hold no other")
+	_, refusal := l.mint(client, "nowhere")
+	mustRefuse(t, "a token for what is not there", refusal, wire.ReasonClusterUnknown)
+}
+
 // TestV207NothingIsIssued: a revoked person gets 403 wherever something is issued:
 // a token, a renewal in the tunnel and on gw., by ID token and by userinfo, and a
 // new session.
