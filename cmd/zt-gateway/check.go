@@ -40,7 +40,7 @@ Nothing is written, locked or dialled; the gateway may run meanwhile.
 
 Exit code 0: the gateway would load it. 1: it would not.`,
 		Example: "  zt-gateway check /etc/zt\n  zt-gateway check examples/config",
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags.Now = time.Now()
 			return runCheck(cmd.Context(), streams, args[0], flags)

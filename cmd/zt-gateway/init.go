@@ -18,6 +18,9 @@ import (
 	"github.com/kube-zt/zt/pkg/gateway/ca"
 )
 
+// initUse is how a directory is begun.
+const initUse = "zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID"
+
 type initFlags struct {
 	Domain, Issuer, ClientID, IssuerCA string
 	Listen, PublicAddress              string
@@ -33,7 +36,7 @@ func newInitCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Long: `Write a minimal working configuration into DIR: gateway.yaml, config/ with one
 cluster, one role and one policy to edit, and state/ with the gateway's keys.
 Nothing that exists is overwritten. The login URL with the pin goes to stdout.`,
-		Args: cobra.ExactArgs(1),
+		Args: arguments("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error { return runInit(streams, args[0], flags) },
 	}
 	f := cmd.Flags()
@@ -97,7 +100,7 @@ func runInit(streams genericiooptions.IOStreams, dir string, flags initFlags) er
 	}
 	for _, sub := range []string{"", "config", "state"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return err
+			return fmt.Errorf("%w\nhint: choose a directory that you may write", err)
 		}
 	}
 	for name, text := range map[string]string{"cluster.yaml": string(cluster), "roles.yaml": roleExample, "policies.yaml": policyExample} {
@@ -116,11 +119,19 @@ func runInit(streams genericiooptions.IOStreams, dir string, flags initFlags) er
 	fmt.Fprintf(streams.ErrOut, `Wrote %s.
 Edit config/ for your cluster, give zt its account there, and start:
   zt-gateway rbac --config %s | kubectl apply -f -
-  zt-gateway serve --config %s
+%s  zt-gateway serve --config %s
 People log in with:
   kubectl zt login https://%s#sha256=%s
-`, dir, filepath.Join(dir, "config"), file, withoutDefaultPort(c.PublicAddress), authorities.Pin())
+`, dir, filepath.Join(dir, "config"), tokenStep(flags.TokenFile), file, withoutDefaultPort(c.PublicAddress), authorities.Pin())
 	return nil
+}
+
+// tokenStep makes the token that a gateway outside its cluster needs.
+func tokenStep(file string) string {
+	if file == "" {
+		return ""
+	}
+	return "  (umask 077; kubectl -n zt-system create token zt-impersonate --duration 24h > " + file + ")\n"
 }
 
 func withoutDefaultPort(address string) string {

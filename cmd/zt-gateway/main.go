@@ -30,13 +30,21 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	return newRoot(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}).ExecuteContext(ctx)
+}
+
+func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "zt-gateway",
 		Short:         "Zero-trust access to the Kubernetes API: the gateway",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          aVerb,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
+	root.SetFlagErrorFunc(badFlag)
 	root.AddCommand(newServeCommand(streams), newInitCommand(streams), newCheckCommand(streams), newRBACCommand(streams), newVersionCommand(streams))
-	return root.ExecuteContext(ctx)
+	return root
 }

@@ -51,7 +51,7 @@ newer), only for what the policies in DIR allow. What further issuers map to
 extra keys is in it, too, so the gateway's configuration is read as well. Apply
 it again when roles, policies or further issuers change. Whoever applies it must
 hold these rights himself.`,
-		Args: cobra.NoArgs,
+		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runRBAC(cmd.Context(), streams, flags, time.Now())
 		},
@@ -67,6 +67,9 @@ hold these rights himself.`,
 
 func runRBAC(ctx context.Context, streams genericiooptions.IOStreams, flags rbacFlags, now time.Time) error {
 	wishes, problems, err := readManifests(flags.Config, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w\nhint: %s", err, initUse)
+	}
 	if err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func runRBAC(ctx context.Context, streams genericiooptions.IOStreams, flags rbac
 	case "legacy":
 		needs.Profile = v1alpha1.ImpersonationLegacy
 	default:
-		return fmt.Errorf("--profile %q: want constrained or legacy", flags.Profile)
+		return fmt.Errorf("--profile %q: want constrained or legacy\nhint: --profile constrained", flags.Profile)
 	}
 	if needs.ExtraKeys, err = extraKeys(ctx, streams, flags); err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
 	"github.com/kube-zt/zt/pkg/gateway"
 	"github.com/kube-zt/zt/pkg/gateway/files"
+	"github.com/kube-zt/zt/pkg/gateway/store"
 )
 
 type serveFlags struct {
@@ -31,7 +32,7 @@ func newServeCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve until SIGTERM; SIGHUP reloads",
-		Args:  cobra.NoArgs,
+		Args:  arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runServe(cmd.Context(), streams, flags)
 		},
@@ -62,7 +63,7 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("%w\nhint: zt-gateway check %s", err, filepath.Join(configuration.Directory, "config"))
+		return fmt.Errorf("%w\nhint: %s", err, wayOut(err, flags.config, configuration.Directory))
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -80,11 +81,26 @@ func runServe(ctx context.Context, streams genericiooptions.IOStreams, flags ser
 	return g.Run(ctx)
 }
 
+// wayOut is what to do after a start that failed. What is wrong in config/ is said
+// by check; what is wrong where the gateway runs, check does not see.
+func wayOut(err error, file, dir string) string {
+	config := filepath.Join(dir, "config")
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "end what listens there, or write another address into " + file
+	case errors.Is(err, store.ErrLocked):
+		return "end that process, or begin another directory: " + initUse
+	case errors.Is(err, gateway.ErrNoPod):
+		return "run it there, or write url, certificateAuthorityFile and tokenFile instead of inCluster into " + config
+	}
+	return "zt-gateway check " + config
+}
+
 // readConfiguration waits for a file that is being written.
 func readConfiguration(ctx context.Context, file string) (*v1alpha1.GatewayConfiguration, files.Reading, error) {
 	read, err := files.Read(ctx, file)
 	if err != nil {
-		return nil, read, fmt.Errorf("%w\nhint: zt-gateway init DIR --domain DOMAIN --issuer URL --client-id ID", err)
+		return nil, read, fmt.Errorf("%w\nhint: "+initUse, err)
 	}
 	c, err := parseConfiguration(file, read.Data[0])
 	return c, read, err

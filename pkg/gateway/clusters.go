@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -88,6 +89,9 @@ func (c *clusters) sync(ctx context.Context, want map[wire.ClusterName]*v1alpha1
 // begin makes the enforcement point of one cluster, with what its authority's
 // file holds now.
 func (c *clusters) begin(ctx context.Context, cluster *v1alpha1.TargetCluster) (*runningKube, error) {
+	if cluster.Spec.InCluster && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return nil, ErrNoPod // before the account's files are missed, which only a pod has
+	}
 	r := &runningKube{made: cluster}
 	if file := cluster.Spec.CertificateAuthorityFile; file != "" {
 		ctx, cancel := context.WithTimeout(ctx, authorityPatience)

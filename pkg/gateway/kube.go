@@ -141,6 +141,9 @@ const (
 	accountCA    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 )
 
+// ErrNoPod is inCluster where the gateway runs in no cluster.
+var ErrNoPod = errors.New("inCluster is set, but this is no pod: KUBERNETES_SERVICE_HOST is empty")
+
 // NewKube reads the certificates that it needs, and starts and opens nothing.
 func NewKube(o KubeOptions) (*Kube, error) {
 	if err := o.Validate(); err != nil {
@@ -221,7 +224,7 @@ func newUpstream(cluster *v1alpha1.TargetCluster, now func() time.Time) (*stream
 	if spec.InCluster {
 		host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 		if host == "" || port == "" {
-			return nil, errors.New("inCluster is set, but this is no pod: KUBERNETES_SERVICE_HOST is empty")
+			return nil, ErrNoPod
 		}
 		if strings.Contains(host, ":") {
 			host = "[" + host + "]"
