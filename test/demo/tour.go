@@ -163,7 +163,8 @@ func (t *tour) revocation() error {
 	if err != nil {
 		return err
 	}
-	cmd.Stderr = os.Stdout
+	var said strings.Builder
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -184,6 +185,7 @@ func (t *tour) revocation() error {
 	}
 	took := time.Since(revoked)
 	_ = cmd.Wait()
+	printed(said.String())
 	if ctx.Err() != nil {
 		return errors.New("the log went on after the revocation")
 	}
@@ -238,9 +240,15 @@ EOF
   kubectl zt clusters -o wide
   kubectl zt status
 
+There you are alice, whose browser signs her in by itself. Bob (a contractor) and carol (an administrator) need a device of
+their own, which is another ZT_HOME; the password of each is the name:
+
+  export ZT_HOME="$HOME/second" BROWSER=none
+  kubectl zt login '%s'
+
 The gateway's configuration is in %s (edit it, it is loaded at once),
 its own record of every decision in %s.
-`, exports(t.alice.Environ()), t.stack.ConfigDir, t.stack.AuditLog())
+`, exports(t.alice.Environ()), t.stack.LoginURL, t.stack.ConfigDir, t.stack.AuditLog())
 }
 
 func exports(environ []string) string {
@@ -283,12 +291,16 @@ func (t *tour) show(l *stack.Laptop, program string, args ...string) stack.Resul
 	ctx, cancel := context.WithTimeout(t.ctx, time.Minute)
 	defer cancel()
 	res := l.Run(ctx, program, args...)
-	for _, text := range []string{res.Stdout, res.Stderr} {
-		for line := range strings.Lines(text) {
-			fmt.Println("   " + strings.TrimRight(line, "\n"))
-		}
-	}
+	// What is said on the way to a result stands before it.
+	printed(res.Stderr)
+	printed(res.Stdout)
 	return res
+}
+
+func printed(text string) {
+	for line := range strings.Lines(text) {
+		fmt.Println("   " + strings.TrimRight(line, "\n"))
+	}
 }
 
 func title(text string)       { fmt.Printf("\n== %s\n", text) }
