@@ -29,6 +29,10 @@ const (
 	keysFresh = 10 * time.Minute
 	// keysLimit is how long keys outlive the last good fetch.
 	keysLimit = 24 * time.Hour
+	// keysMost bounds what a signature may cost to verify: a token without a key id is
+	// tried with each key, and a document has room for thousands. How long a modulus
+	// may be is go-jose's to say.
+	keysMost = 128
 )
 
 // keySet holds the keys of one issuer. It fetches when it meets an unknown key,
@@ -181,6 +185,9 @@ func (s *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 		var key jose.JSONWebKey
 		if json.Unmarshal(raw, &key) == nil && key.IsPublic() && key.Valid() && key.Use != "enc" {
 			keys = append(keys, key)
+		}
+		if len(keys) == keysMost {
+			break
 		}
 	}
 	if len(keys) == 0 {

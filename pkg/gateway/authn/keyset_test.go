@@ -1,9 +1,14 @@
 package authn
 
 import (
+	"bytes"
+	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,4 +172,44 @@ func TestWithdrawnKey(t *testing.T) {
 		}
 		r.refused(old, http.StatusUnauthorized)
 	})
+}
+
+// documents answers with the issuer's documents by path.
+type documents map[string]string
+
+func (d documents) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(d[r.URL.Path])), Request: r}, nil
+}
+
+// TestKeysThatCostTooMuch: an issuer that was taken over cannot make each token a
+// matter of minutes, neither by one enormous key nor by thousands.
+func TestKeysThatCostTooMuch(t *testing.T) {
+	t.Parallel()
+	rsaKey := func(kid string, bits int) string {
+		modulus := bytes.Repeat([]byte{0xFF}, bits/8)
+		return fmt.Sprintf(`{"kty":"RSA","kid":%q,"use":"sig","e":"AQAB","n":%q}`, kid, base64.RawURLEncoding.EncodeToString(modulus))
+	}
+	for name, test := range map[string]struct {
+		keys []string
+		want int
+		last string
+	}{
+		"enormous":  {[]string{rsaKey("small", 2048), rsaKey("enormous", 4_000_000), rsaKey("large", 4096)}, 2, "large"},
+		"thousands": {slices.Repeat([]string{rsaKey("small", 2048)}, 2000), keysMost, "small"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &keySet{
+				issuer: "https://idp.test", discovery: "https://idp.test/discovery", now: time.Now, algorithms: algorithms,
+				client: &http.Client{Transport: documents{
+					"/discovery": `{"issuer":"https://idp.test","jwks_uri":"https://idp.test/keys"}`,
+					"/keys":      `{"keys":[` + strings.Join(test.keys, ",") + `]}`,
+				}},
+			}
+			keys, err := s.fetch(t.Context())
+			if err != nil || len(keys) != test.want || keys[len(keys)-1].KeyID != test.last {
+				t.Errorf("%d keys, %v", len(keys), err)
+			}
+		})
+	}
 }
