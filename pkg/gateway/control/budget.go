@@ -20,8 +20,8 @@ const budgetSources = 16384
 // siteBudgets is how many sources' budgets an IPv6 site has in all.
 const siteBudgets = 8
 
-// floodRecords is how many refusals a second, of all sources, are recorded before
-// it is known who asks. The metrics count every one; a line for each would let a
+// floodRecords is how many refusals a second, and checks of devices that nobody has
+// used, of all sources, are recorded before it is known who asks. The metrics count every one; a line for each would let a
 // stranger fill the disk, and without the audit log nothing goes any more.
 const floodRecords = 10
 

@@ -73,7 +73,7 @@ type Control struct {
 	checks, logins *budget
 	// bodies of strangers that are being read.
 	bodies *limit.Slots[netip.Prefix]
-	// floods is how many of the refusals of strangers are recorded.
+	// floods is how much of what strangers do is recorded.
 	floods *rate.Limiter
 	// garbage is how many of the streams that proved nothing are recorded: apart, so
 	// that strangers do not hide what somebody in a tunnel does.

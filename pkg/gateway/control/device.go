@@ -38,8 +38,12 @@ func (c *Control) deviceCheck(_ context.Context, from source, in *wire.DeviceChe
 	if err != nil {
 		return nil, c.refused("check", r, wire.Refuse(wire.ReasonInternal, "", "the gateway failed at this request"), err)
 	}
-	if refusal := c.allowed("check", r); refusal != nil {
-		return nil, refusal
+	// Anybody makes a key, and nothing is given for it yet: only of a device that is
+	// known each check is recorded. Who logs in with it is, in any case.
+	if _, known := c.o.Store.Snapshot().Device(device.ID); known || c.floods.AllowN(c.now(), 1) {
+		if refusal := c.allowed("check", r); refusal != nil {
+			return nil, refusal
+		}
 	}
 	c.o.Metrics.Login("check", "")
 	return &wire.DeviceCheck{TXN: txn, Nonce: evidence.OIDCNonce(txn, device.Thumbprint), Time: c.now().UTC()}, nil

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kube-zt/zt/pkg/api/v1alpha1"
+	"github.com/kube-zt/zt/pkg/evidence"
 	"github.com/kube-zt/zt/pkg/gateway/authn"
 	"github.com/kube-zt/zt/pkg/gateway/edge"
 	"github.com/kube-zt/zt/pkg/wire"
@@ -206,6 +207,38 @@ func TestJunkDoesNotFillTheLog(t *testing.T) {
 	}
 	if counted != asked {
 		t.Errorf("%d of %d were counted", counted, asked)
+	}
+}
+
+// Nor do keys that somebody makes by the hundred where every device may ask; a
+// device that somebody has used is recorded at each check.
+func TestNewKeysDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	r := start(t, rigOptions{})
+	known := r.laptop().login("alice")
+	before := len(r.audited())
+	const asked = 200
+	began := time.Now()
+	for i := range asked {
+		l := r.laptop()
+		statement, err := evidence.SignStatement(l.key, l.statement(wire.PurposeLogin))
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, byte(i >> 8), byte(i)})
+		if code := r.from(addr, wire.PathDeviceCheck, fmt.Sprintf(`{"statement":%q}`, statement)); code != http.StatusOK {
+			t.Fatalf("%d", code)
+		}
+	}
+	if n, most := len(r.audited())-before, floodRecords*(2+int(time.Since(began)/time.Second)); n > most || n == 0 {
+		t.Errorf("%d of %d were recorded, want %d at most", n, asked, most)
+	}
+	before = len(r.audited())
+	for range 3 * floodRecords {
+		known.check(wire.PurposeLogin)
+	}
+	if n := len(r.audited()) - before; n != 3*floodRecords {
+		t.Errorf("%d checks of a known device were recorded, of %d", n, 3*floodRecords)
 	}
 }
 
