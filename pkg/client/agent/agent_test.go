@@ -168,6 +168,90 @@ func TestAutomaticLoginHasABudget(t *testing.T) {
 	}
 }
 
+// N4: however many programs find the session over at one moment, one page opens and
+// all of them go on.
+func TestEndedSessionIsOnePage(t *testing.T) {
+	t.Parallel()
+	n := 200
+	if os.Getenv("ZT_SOAK") == "" {
+		n /= 5 // U2: forty at a time
+	}
+	r := newRig(t, idp.Options{})
+	r.trust()
+	r.login()
+	r.endSessions()
+	pages := r.opened.Load()
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { // each of them of a kubectl of its own
+			req := attended(agent.OpCredential)
+			req.Parent = 1000 + i
+			_, errs[i] = r.client().Do(t.Context(), req, agent.CredentialArgs{Cluster: "prod", ExecInfo: r.execInfo(true)})
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.opened.Load() - pages; got != 1 {
+		t.Errorf("%d pages were opened, want 1", got)
+	}
+}
+
+// N4, B15: an IDE whose kubectls find nobody logged in every two seconds, for hours,
+// opens one page at the most, also when each kubectl is a process of its own and the
+// provider is down or says no; and whom nobody watches is answered from memory.
+func TestPollingForHoursOpensOnePage(t *testing.T) {
+	t.Parallel()
+	every := 2 * time.Second
+	if os.Getenv("ZT_SOAK") == "" {
+		every *= 20
+	}
+	for name, faults := range map[string]idp.Faults{
+		"down":     {Down: true},
+		"says no":  {ErrorCallback: "not today"},
+		"no token": {TokenError: "server_error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, idp.Options{})
+			r.trust()
+			r.mayFail.Store(true)
+			r.idp.SetFaults(faults)
+			poll := func(parent int, interactive bool) error {
+				req := attended(agent.OpCredential)
+				req.Parent = parent
+				_, err := r.client().Do(t.Context(), req, agent.CredentialArgs{Cluster: "prod", ExecInfo: r.execInfo(interactive)})
+				return err
+			}
+			var first idp.Counters
+			for at := every; at <= 2*time.Hour; at += every {
+				r.offset.Store(int64(at))
+				r.gw.With(func(s *gatewaytest.State) { s.Ahead = at })
+				if err := poll(1000+int(at/every), true); err == nil {
+					t.Fatal("a token for nobody")
+				}
+				if at == every {
+					first = r.idp.Counters()
+				}
+			}
+			if n := r.opened.Load(); n > 1 {
+				t.Errorf("%d pages in two hours, want one at the most", n)
+			}
+			began := time.Now()
+			err := poll(1, false)
+			f := wantFault(t, err, fault.ExitLogin, "not logged in")
+			if took := time.Since(began); took > time.Second || len(f.Hints) == 0 {
+				t.Errorf("an unattended caller was told %+v after %v", f, took)
+			}
+			if diff := cmp.Diff(first, r.idp.Counters()); diff != "" {
+				t.Errorf("after the first of them the provider was asked again: %s", diff)
+			}
+		})
+	}
+}
+
 // The person gives up one kubectl while another waits for the same page: what
 // becomes of the login counts, not what became of who began it.
 func TestLeavingALoginToOthersCostsNoBudget(t *testing.T) {
