@@ -569,6 +569,71 @@ func TestNothingLeft(t *testing.T) {
 	})
 }
 
+// TestPermissiveIsRecorded: what a policy would deny and does not yet, passes and is
+// one record that says so, with the policy and the rule (F21); enforced, it is a 403 of
+// that very policy and rule.
+func TestPermissiveIsRecorded(t *testing.T) {
+	t.Parallel()
+	const deny = everything + `
+---
+apiVersion: kube-zt.io/v1alpha1
+kind: AccessPolicy
+metadata: {name: soon}
+spec:
+  effect: Deny
+  roles: [all]
+  clusters: [prod]
+  rules:
+  - {verbs: [delete], apiGroups: [""], resources: [services]}
+  - {verbs: [get], apiGroups: [""], resources: [configmaps]}
+`
+	until := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	soft := deny + "  enforcement: {mode: Permissive, until: " + until + "}\n"
+	r := newRig(t, rigOptions{manifests: soft})
+	alice := r.person("alice@example.com")
+	const denied, allowed = "/api/v1/namespaces/dev/configmaps/x", "/api/v1/namespaces/dev/pods/x"
+	// last waits for the record of what was asked: one, and nothing before it again.
+	n := 0
+	last := func() audit.Record {
+		t.Helper()
+		n++
+		var all []audit.Record
+		r.eventually("a record", func() bool { all = r.records(); return len(all) >= n })
+		if len(all) != n {
+			t.Fatalf("%d records, want %d", len(all), n)
+		}
+		return all[n-1]
+	}
+	for _, test := range []struct {
+		manifests string
+		path      string
+		code      int
+		wouldDeny bool
+	}{
+		{soft, denied, http.StatusOK, true},
+		{soft, allowed, http.StatusOK, false},
+		{deny, denied, http.StatusForbidden, false},
+	} {
+		r.manifests(test.manifests)
+		got := alice.get(test.path)
+		if got.code != test.code {
+			t.Errorf("%s: %d %s", test.path, got.code, got.body)
+		}
+		record := last()
+		if record.WouldDeny != test.wouldDeny || record.Code != test.code || record.User == nil || record.User.Name != "alice@example.com" || record.Device != alice.device.ID {
+			t.Errorf("%s: %+v", test.path, record)
+		}
+		if test.path == denied && (record.Policy != "soon" || record.Rule != 2 || record.Reason != wire.ReasonPolicyDenied || record.Message == "") {
+			t.Errorf("answered %d, it names policy %q, rule %d, %s: %s", test.code, record.Policy, record.Rule, record.Reason, record.Message)
+		}
+		if test.code == http.StatusOK {
+			r.upstream.one()
+		} else {
+			r.upstream.none()
+		}
+	}
+}
+
 // TestPolicyActsOnStreams: what lives on is judged again when policies change,
 // and with the passing of time.
 func TestPolicyActsOnStreams(t *testing.T) {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -32,6 +33,21 @@ func TestToken(t *testing.T) {
 	}
 	if got := time.Until(token.Expires); got > 5*time.Minute || got < 4*time.Minute {
 		t.Errorf("lasts %v, want 5 minutes", got)
+	}
+	// Roles, and no groups: what somebody is in besides concerns no cluster, and the
+	// token stays short. One audience per cluster.
+	signed, err := jose.ParseSigned(token.Token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	decodeJSON(t, signed.UnsafePayloadWithoutVerification(), &claims)
+	held := []string{"amr", "aud", "auth_time", "cnf", "dev", "epoch", "exp", "iat", "iss", "jti", "roles", "sid", "sub", "user"}
+	if diff := cmp.Diff(held, slices.Sorted(maps.Keys(claims))); diff != "" {
+		t.Errorf("the token's claims: %s", diff)
+	}
+	if strings.Contains(string(signed.UnsafePayloadWithoutVerification()), "employees") {
+		t.Error("a group of alice's stands in the token")
 	}
 	// What the kube part makes of it.
 	cluster, err := r.authority.Cluster("prod")
