@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+
 	"github.com/kube-zt/zt/test/env/stack"
+	"github.com/kube-zt/zt/test/idp"
 )
 
 // The two-device example, word for word: an employee on a personal device reads
@@ -48,6 +53,44 @@ func TestWhoAmI(t *testing.T) {
 		if strings.Contains(res.Stdout, no) {
 			t.Errorf("%s reached the cluster: %s", no, res.Stdout)
 		}
+	}
+}
+
+// One person on two devices holds two roles, and Kubernetes is told of each the one
+// that belongs to it (F15).
+func TestRoleFollowsTheDevice(t *testing.T) {
+	t.Parallel()
+	s := own(t, stack.Options{}, idp.Options{})
+	if err := s.IdP.SetUserGroups("alice", "employees", "all-admins"); err != nil {
+		t.Fatal(err)
+	}
+	personal, corporate := connected(t, s, "alice"), laptop(t, s, "alice")
+	if err := corporate.Login(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := corporate.ApproveDevice(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if res := corporate.ZT(t.Context(), "connect", stack.Cluster); res.Code != 0 {
+		t.Fatalf("connect: %v", res)
+	}
+	devices := map[string]bool{}
+	for role, l := range map[string]*stack.Laptop{"any-employee-personal-device": personal, "all-admins-corporate-device": corporate} {
+		res := l.Kubectl(t.Context(), "auth", "whoami", "-o", "json")
+		var review authenticationv1.SelfSubjectReview
+		if err := json.Unmarshal([]byte(res.Stdout), &review); err != nil {
+			t.Fatalf("whoami: %v: %v", err, res)
+		}
+		who := review.Status.UserInfo
+		if want := []string{"zt:" + role, "system:authenticated"}; who.Username != "zt:alice@example.com" || !slices.Equal(who.Groups, want) {
+			t.Errorf("on the device of %s: %s in %v", role, who.Username, who.Groups)
+		}
+		for _, id := range who.Extra["kube-zt.io/device"] {
+			devices[id] = true
+		}
+	}
+	if len(devices) != 2 {
+		t.Errorf("the devices are %v, want two", devices)
 	}
 }
 
