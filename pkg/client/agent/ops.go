@@ -393,7 +393,11 @@ func (a *Agent) enroll(ctx context.Context, c *conversation) (any, error) {
 		Warn: func(text string) { _, _ = p.Write([]byte("zt: " + fault.Escape(text) + "\n")) },
 	})
 	if err != nil {
-		return nil, err
+		f := *fault.Of(err)
+		if f.Reason == wire.ReasonDeviceRefused {
+			f.Hints = []string{"ask the gateway's administrator"} // enrolling is what was refused: it is no way out
+		}
+		return nil, &f
 	}
 	return state, nil
 }
