@@ -20,7 +20,8 @@ var ErrUnstable = errors.New("it keeps changing")
 
 // Settled calls look until two looks in succession agree, and returns the second.
 // A look returns ErrUnstable when it saw a change itself, and else when what it
-// saw was changed last. It gives up with ErrUnstable after 5 s, or with ctx.
+// saw was changed last. It gives up with the last look's error or ErrUnstable after
+// 5 s, or with ctx.
 func Settled[T any](ctx context.Context, look func() (T, time.Time, error), equal func(a, b T) bool) (T, error) {
 	var none, last T
 	limit := time.Now().Add(within)
@@ -37,7 +38,10 @@ func Settled[T any](ctx context.Context, look func() (T, time.Time, error), equa
 			continue // nobody was writing: the second look may follow at once
 		}
 		if time.Now().After(limit) {
-			return none, ErrUnstable
+			if err == nil {
+				err = ErrUnstable
+			}
+			return none, err
 		}
 		if err := Sleep(ctx, Settle); err != nil {
 			return none, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -326,6 +327,22 @@ func TestTree(t *testing.T) {
 	if _, err := readTree(t.Context(), filepath.Join(root, "nowhere")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
+}
+
+// A link that leads nowhere does not change: it is named.
+func TestTreeWithADeadLink(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	link := filepath.Join(root, "link.yaml")
+	if err := os.Symlink(filepath.Join(root, "nowhere"), link); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, err := readTree(t.Context(), root)
+		if !errors.Is(err, files.ErrUnstable) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), link+": no such file") {
+			t.Error(err)
+		}
+	})
 }
 
 // What is being written is waited for; what never rests is given up.

@@ -53,7 +53,8 @@ func readTree(ctx context.Context, root string) (*tree, error) {
 		}
 		return t, t.newest, nil
 	}, (*tree).equal)
-	if errors.Is(err, files.ErrUnstable) {
+	var gone *goneError
+	if errors.Is(err, files.ErrUnstable) && !errors.As(err, &gone) {
 		return nil, fmt.Errorf("%s: %w", root, err)
 	}
 	return t, err
@@ -98,10 +99,20 @@ func readSome(path string) ([]byte, error) {
 // vanished: between a listing and a reading files may go; that is change.
 func vanished(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return files.ErrUnstable
+		return &goneError{err}
 	}
 	return err
 }
+
+// goneError is something that is listed and not there. It is no fs.ErrNotExist: the
+// directory itself is there.
+type goneError struct{ err error }
+
+func (e *goneError) Error() string {
+	return e.err.Error() + " (a link that leads nowhere, or the directory keeps changing)"
+}
+
+func (e *goneError) Is(target error) bool { return target == files.ErrUnstable }
 
 func (t *tree) equal(o *tree) bool {
 	return t.listing == o.listing && slices.EqualFunc(t.files, o.files, func(a, b treeFile) bool {
