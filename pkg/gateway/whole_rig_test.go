@@ -64,6 +64,12 @@ func newWhole(t *testing.T, drain time.Duration, change func(*whole, *Config)) *
 		}
 	})
 	w.login()
+	// Until the gateway has seen its cluster it refuses everybody.
+	for deadline := time.Now().Add(15 * time.Second); !w.clusters.reachable("prod"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the cluster is not reached")
+		}
+	}
 	return w
 }
 
