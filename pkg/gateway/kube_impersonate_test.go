@@ -254,6 +254,7 @@ func TestV105(t *testing.T) {
 	if got := r.do(client, alice.request(http.MethodGet, "/api/v1/pods", nil)); got.code != http.StatusOK {
 		t.Fatalf("%d %s", got.code, got.body)
 	}
+	r.upstream.one()
 	token := alice.token()
 	r.epoch.Add(1)
 	r.registry.Apply([]*v1alpha1.Revocation{{Spec: v1alpha1.RevocationSpec{Role: "all", Reason: "the role was a mistake"}}}, wire.Epoch{Generation: 1, Sequence: r.epoch.Load()})
@@ -262,14 +263,25 @@ func TestV105(t *testing.T) {
 	if got := r.do(client, request); got.code != http.StatusForbidden {
 		t.Errorf("with a role that was taken: %d %s", got.code, got.body)
 	}
-	r.upstream.seen()
+	r.upstream.none()
 
 	bob := r.person("bob@example.com")
 	client = bob.http("h2")
+	pod := func() reply {
+		return r.do(client, bob.request(http.MethodGet, "/api/v1/namespaces/dev/pods/x", nil))
+	}
+	// The role was revoked for all, until that is lifted.
+	r.epoch.Add(1)
+	r.registry.Apply(nil, wire.Epoch{Generation: 1, Sequence: r.epoch.Load()})
+	if got := pod(); got.code != http.StatusOK {
+		t.Fatalf("before the policy changed: %d %s", got.code, got.body)
+	}
+	r.upstream.one()
 	r.manifests(strings.Replace(everything, `verbs: ["*"], apiGroups`, `verbs: [list], apiGroups`, 1))
-	if got := r.do(client, bob.request(http.MethodGet, "/api/v1/namespaces/dev/pods/x", nil)); got.code != http.StatusForbidden {
+	if got := pod(); got.code != http.StatusForbidden {
 		t.Errorf("after the policy changed: %d %s", got.code, got.body)
 	}
+	r.upstream.none()
 }
 
 // TestV106: the gateway's own token may expire; the person never sees it.

@@ -111,18 +111,26 @@ func TestV111(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{manifests: readers})
 	alice := r.person("alice@example.com")
-	for _, path := range []string{"/APIs/apps/v1/deployments", "/Api/v1", "/API/v1/pods", "/api/V1/pods"} {
+	for _, path := range []string{"/APIs/apps/v1/deployments", "/Api/v1", "/API/v1/pods", "/apI", "/OpenAPI/v3"} {
 		got := alice.get(path)
-		if got.code != http.StatusForbidden && path != "/api/V1/pods" {
+		if got.code != http.StatusForbidden {
 			t.Errorf("%s: %d %s", path, got.code, got.body)
 			continue
 		}
-		if path != "/api/V1/pods" {
-			if record := r.outcome(got.decision); record.Resource != "" || record.Verb != "get" {
-				t.Errorf("%s judged as %s %s", path, record.Verb, record.Resource)
-			}
-			r.upstream.none()
+		if record := r.outcome(got.decision); record.Resource != "" || record.Verb != "get" || record.Decision != audit.Refused {
+			t.Errorf("%s judged as %s %s, %s", path, record.Verb, record.Resource, record.Decision)
 		}
+		r.upstream.none()
+	}
+	// A version is any word: what is asked for is judged, and there is no such version.
+	for path, want := range map[string]int{"/api/V1/pods": http.StatusOK, "/api/V1/configmaps": http.StatusForbidden} {
+		verb, resource, _, code := alice.judged(http.MethodGet, path)
+		if verb != "list" || resource != path[len("/api/V1/"):] || code != want {
+			t.Errorf("%s judged as %s %s, answered %d", path, verb, resource, code)
+		}
+	}
+	if seen := r.upstream.one(); seen.URI != "/api/V1/pods" {
+		t.Errorf("upstream was asked for %s", seen.URI)
 	}
 }
 
