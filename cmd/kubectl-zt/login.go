@@ -69,7 +69,7 @@ func runLogin(ctx context.Context, p *process, o *rootOptions, f *loginFlags, ur
 	st := res.Status
 	facts(p.out,
 		"session", "until "+until(p.now(), st.SessionUntil),
-		"device", string(st.Device)+" ("+st.DeviceTier+")",
+		"device", deviceFact(st),
 		"clusters", strconv.Itoa(st.Clusters),
 	)
 	sayCurrent(p, profile.Name(st.Profile), cmp.Or(was, res.Was))

@@ -103,6 +103,17 @@ func printStatus(p *process, res agent.StatusResult) {
 	}
 }
 
+// deviceFact says also why a session does not have the device's roles.
+func deviceFact(s session.Status) string {
+	if s.DeviceTier == tierNone {
+		return string(s.Device) + " (none: signed in by a code, which this device does not vouch for; for its roles: kubectl zt login --force)"
+	}
+	return string(s.Device) + " (" + s.DeviceTier + ")"
+}
+
+// tierNone is the tier of a session that no device stands behind.
+const tierNone = "none"
+
 func sessionFacts(p *process, s session.Status) []string {
 	pairs := []string{"gateway", s.Gateway}
 	if !s.LoggedIn {
@@ -110,7 +121,7 @@ func sessionFacts(p *process, s session.Status) []string {
 		if s.Why != "" {
 			who += ": " + s.Why
 		}
-		return append(pairs, "user", who, "device", string(s.Device)+" ("+s.DeviceTier+")", "clock", s.ClockSkew)
+		return append(pairs, "user", who, "device", deviceFact(s), "clock", s.ClockSkew)
 	}
 	edge := s.Edge
 	if s.Connections > 0 {
@@ -125,7 +136,7 @@ func sessionFacts(p *process, s session.Status) []string {
 		"user", string(s.User),
 		"session", "until "+until(p.now(), s.SessionUntil),
 		"certificate", "until "+until(p.now(), s.CertificateUntil)+", renewed by itself",
-		"device", string(s.Device)+" ("+s.DeviceTier+")",
+		"device", deviceFact(s),
 		"edge", edge,
 		"control", control,
 		"clusters", fmt.Sprint(s.Clusters),

@@ -105,10 +105,13 @@ type RenewRequest struct {
 // Certificate is an issued trust certificate.
 type Certificate struct {
 	// Chain is PEM, leaf first.
-	Chain    string    `json:"chain"`
-	Session  SessionID `json:"session"`
-	User     Username  `json:"user"`
-	Device   DeviceID  `json:"device"`
+	Chain   string    `json:"chain"`
+	Session SessionID `json:"session"`
+	User    Username  `json:"user"`
+	Device  DeviceID  `json:"device"`
+	// Tier that the device has in this session, which may be less than its key's: a
+	// login by device code need not have been at it.
+	Tier     string    `json:"tier,omitempty"`
 	NotAfter time.Time `json:"notAfter"`
 	// SessionEnd is when renewal stops.
 	SessionEnd time.Time `json:"sessionEnd"`

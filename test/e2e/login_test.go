@@ -91,6 +91,7 @@ func TestDeviceCode(t *testing.T) {
 	}
 	res := alice.ZT(t.Context(), "status")
 	wantIn(t, res.Stdout, "alice@example.com")
+	wantIn(t, res.Stdout, "(software)")
 }
 
 // loginByCode logs in on l by a code that person approves in a browser of his own.
@@ -133,6 +134,8 @@ func TestV014DeviceCodePhishing(t *testing.T) {
 	attacker := laptop(t, s, "")
 	out, err := loginByCode(t, s, attacker, "carol")
 	t.Logf("the attacker sees (%v):\n%s", err, out)
+	// Whoever is in earnest learns why he sees nothing.
+	wantIn(t, attacker.ZT(t.Context(), "status").Stdout, "(none: signed in by a code")
 	if res := attacker.ZT(t.Context(), "clusters", "-o", "name"); strings.Contains(res.Stdout, stack.Cluster) {
 		t.Errorf("the attacker sees the cluster: %v", res)
 	}

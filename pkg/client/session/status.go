@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -26,8 +27,9 @@ type Status struct {
 	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
 	SessionUntil     time.Time `json:"sessionUntil,omitzero"`
 
-	Device     wire.DeviceID `json:"device"`
-	DeviceTier string        `json:"deviceTier"`
+	Device wire.DeviceID `json:"device"`
+	// DeviceTier is the session's where there is one, else that of the key.
+	DeviceTier string `json:"deviceTier"`
 
 	// Edge is "connected", "not connected", or why not.
 	Edge        string `json:"edge,omitempty"`
@@ -60,6 +62,7 @@ func (s *Session) Status() Status {
 	id := l.identity.Load()
 	st.LoggedIn = true
 	st.User, st.Session = id.who.User.Name, id.who.Session
+	st.DeviceTier = cmp.Or(id.issued.Tier, st.DeviceTier)
 	st.CertificateUntil = s.clock.here(id.who.NotAfter)
 	if !id.issued.SessionEnd.IsZero() {
 		st.SessionUntil = s.clock.here(id.issued.SessionEnd)

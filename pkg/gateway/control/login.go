@@ -232,7 +232,7 @@ func (c *Control) issue(ctx context.Context, record store.SessionRecord, key *ec
 		}
 	}
 	return &wire.Certificate{
-		Chain: text.String(), Session: record.ID, User: record.User.Name, Device: record.Device,
+		Chain: text.String(), Session: record.ID, User: record.User.Name, Device: record.Device, Tier: record.Tier,
 		NotAfter: chain[0].NotAfter.UTC(), SessionEnd: record.End.UTC(), Time: now,
 	}, nil, nil
 }

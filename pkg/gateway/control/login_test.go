@@ -436,7 +436,7 @@ func TestDeviceCode(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	record, _ := r.store.Session(l.cert.Session)
-	if record.Tier != "none" || !cmp.Equal(record.Roles, []wire.Role{"guests"}) {
+	if record.Tier != "none" || l.cert.Tier != "none" || !cmp.Equal(record.Roles, []wire.Role{"guests"}) {
 		t.Errorf("tier %q, roles %v; want none and what asks for none", record.Tier, record.Roles)
 	}
 	if _, ok := r.store.Snapshot().Device(l.id); ok {
@@ -469,7 +469,7 @@ func TestDeviceCode(t *testing.T) {
 	if refusal := mine.session(wire.SessionRequest{TXN: txn, IDToken: mine.token("alice", map[string]any{"nonce": nil, "jti": "another"}), DeviceCode: true}); refusal != nil {
 		t.Fatal(refusal)
 	}
-	if record, _ := r.store.Session(mine.cert.Session); record.Tier != "software" || !record.DeviceCode {
+	if record, _ := r.store.Session(mine.cert.Session); record.Tier != "software" || mine.cert.Tier != "software" || !record.DeviceCode {
 		t.Errorf("at one's own approved device: %+v", record)
 	}
 }
