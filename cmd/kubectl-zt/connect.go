@@ -16,9 +16,9 @@ func newConnect(p *process, o *rootOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "connect CLUSTER",
 		Short: "Get to a cluster in one step: login, tunnel and context",
-		Long: `Signs in if nobody is, checks this device, opens the tunnel, tries the way up
-to the cluster, and writes a context for it that becomes the current one of zt's
-kubeconfig file. A hidden cluster is reached by its name as well.`,
+		Long: `Signs in if nobody is (on a terminal), checks this device, opens the tunnel,
+tries the way up to the cluster, and writes a context for it that becomes the
+current one of zt's kubeconfig file. A hidden cluster is reached by its name as well.`,
 		Example: `  kubectl zt connect prod
   kubectl zt connect prod --merge      # into ~/.kube/config`,
 		Args:              exactly("CLUSTER"),

@@ -63,6 +63,9 @@ func runTunnel(ctx context.Context, p *process, o *rootOptions, f *tunnelFlags, 
 	if asked > 1 {
 		return usage("kubectl zt tunnel --help", "--env, --open, --close and --listen are four things")
 	}
+	if cluster != "" && asked == 0 {
+		return usage("kubectl zt tunnel --open "+cluster, "ports are listed without a cluster; --open opens one for it")
+	}
 	if f.port < 0 || f.port > 65535 {
 		return usage("--port 8081", "%d is not a port", f.port)
 	}
