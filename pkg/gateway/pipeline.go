@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -337,6 +338,13 @@ func (x *exchange) policy() *wire.Refusal {
 		Name:            x.info.Name,
 		Path:            x.info.Path,
 		ResourceRequest: x.info.IsResourceRequest,
+	}
+	if x.proxied() {
+		// What stands behind it is an application's, which may be asked for a file by
+		// its query as well.
+		if query, err := url.QueryUnescape(x.r.URL.RawQuery); err == nil && query != "" {
+			in.Path += "?" + query
+		}
 	}
 	x.decision = x.snapshot.Policy.Decide(in)
 	if x.decision.Allowed && x.snapshot.Policy.WantsObject(&in) {

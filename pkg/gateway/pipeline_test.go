@@ -150,3 +150,21 @@ func TestLongNamesAreRecorded(t *testing.T) {
 		})
 	}
 }
+
+// TestKubeletFilesByQuery: a node's kubelet can be asked for a file by its query,
+// too (Kubernetes' NodeLogQuery); those of zt's namespace are not to be had so.
+func TestKubeletFilesByQuery(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	alice := r.person("alice@example.com")
+	for query, want := range map[string]int{
+		"?query=pods/zt-system_gateway_0/gateway/0.log":          http.StatusForbidden,
+		"?tailLines=1&query=%2Fpods%2Fzt%2Dsystem_gateway_0%2Fx": http.StatusForbidden,
+		"?query=pods/dev_web_0/web/0.log":                        http.StatusOK,
+		"":                                                       http.StatusOK,
+	} {
+		if got := alice.get("/api/v1/nodes/n1/proxy/logs/" + query); got.code != want {
+			t.Errorf("%s: %d %.200s", query, got.code, got.body)
+		}
+	}
+}

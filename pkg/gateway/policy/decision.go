@@ -43,7 +43,7 @@ type Input struct {
 	Subresource     string
 	Namespace       string
 	Name            string
-	Path            string
+	Path            string // with its query, behind a proxy sub-resource
 	ResourceRequest bool
 	// Object is what the body says, where [Compiled.WantsObject] asks for it.
 	Object *Object
