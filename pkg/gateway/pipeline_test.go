@@ -142,8 +142,14 @@ func TestLongNamesAreRecorded(t *testing.T) {
 			if got.code != test.code {
 				t.Fatalf("%d %.300s", got.code, got.body)
 			}
-			records := r.records()
-			last := records[len(records)-1]
+			var last audit.Record
+			r.eventually("a record", func() bool {
+				records := r.records()
+				if len(records) > 0 {
+					last = records[len(records)-1]
+				}
+				return last.Code == test.code
+			})
 			if last.Kind != audit.KindOutcome || last.Code != test.code || len(last.Name) < 100 || len(last.Name) > 1000 {
 				t.Errorf("%s %d, a name of %d bytes", last.Kind, last.Code, len(last.Name))
 			}
