@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -211,9 +212,19 @@ func winsize(size remotecommand.TerminalSize) *pty.Winsize {
 	return &pty.Winsize{Rows: size.Height, Cols: size.Width}
 }
 
+// hearHangup undoes what nohup does to our children: whoever ignores SIGHUP hands
+// that on, and then nothing ends a command whose terminal is gone. A signal that is
+// handled, by whatever does nothing, is handed on as the default.
+var hearHangup = sync.OnceFunc(func() {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+})
+
 // startTerminal starts cmd on a new pty and returns our end of it. The end that
 // the library returns blocks a thread in read, and closing it would not end that.
 func startTerminal(cmd *exec.Cmd, size *pty.Winsize) (*os.File, error) {
+	hearHangup()
 	blocking, err := pty.StartWithSize(cmd, size)
 	if err != nil {
 		return nil, err
