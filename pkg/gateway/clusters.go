@@ -119,9 +119,9 @@ func (c *clusters) stale(name wire.ClusterName, holds bool) {
 }
 
 // renewed reports whether the authority of some cluster is another than at the
-// last look; sync then replaces that cluster, unless the old one came back. A file that was written anew
-// with the same content, as the kubelet does each hour, ends nothing. It reads
-// without the lock, for streams wait for that.
+// last look; sync then replaces that cluster, unless the old one came back. A file
+// that was written anew with the same content, as the kubelet does each hour, ends
+// nothing. It reads without the lock, for streams wait for that.
 func (c *clusters) renewed(ctx context.Context) bool {
 	c.mu.Lock()
 	running := slices.Collect(maps.Values(c.running))

@@ -100,7 +100,7 @@ func New(lifetime context.Context, c Config) (_ *Gateway, err error) {
 	g := &Gateway{log: c.Logger, now: c.Now, parse: c.Parse, renewed: make(chan struct{}, 1)}
 	g.config.Store(c.Configuration)
 	g.files.add("configuration", g.reloadConfiguration, c.File)
-	if c.Print != "" {
+	if c.File != "" && c.Print != "" {
 		g.files.all[0].seen = c.Print
 	}
 	if g.log == nil {

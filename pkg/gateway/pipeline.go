@@ -278,10 +278,7 @@ func (x *exchange) revoke() *wire.Refusal {
 // left parts the roles of facts into those that still give something and those
 // that were taken, those included that control took before it made the token.
 func (k *Kube) left(facts revoke.Facts, who *authn.Identity) (roles, taken []wire.Role) {
-	roles, taken = facts.Roles, k.o.Registry.Removed(facts)
-	if len(taken) > 0 {
-		roles = slices.DeleteFunc(slices.Clone(roles), func(r wire.Role) bool { return slices.Contains(taken, r) })
-	}
+	roles, taken = k.o.Registry.Part(facts)
 	return roles, slices.Concat(taken, who.Revoked)
 }
 

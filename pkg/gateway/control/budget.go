@@ -21,8 +21,9 @@ const budgetSources = 16384
 const siteBudgets = 8
 
 // floodRecords is how many refusals a second, and checks of devices that nobody has
-// used, of all sources, are recorded before it is known who asks. The metrics count every one; a line for each would let a
-// stranger fill the disk, and without the audit log nothing goes any more.
+// used, of all sources, are recorded before it is known who asks. The metrics count
+// every one; a line for each would let a stranger fill the disk, and without the
+// audit log nothing goes any more.
 const floodRecords = 10
 
 // budget bounds what one source, and one site, may cost in a minute.

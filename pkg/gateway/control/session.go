@@ -50,8 +50,7 @@ func (c *Control) roles(snapshot *store.Snapshot, record store.SessionRecord) []
 func (c *Control) standing(id trust.Identity, record store.SessionRecord, epoch wire.Epoch, held []wire.Role) (roles, removed []wire.Role) {
 	facts := c.factsOf(id, record.Groups)
 	facts.Roles, facts.Epoch = held, epoch
-	removed = c.o.Registry.Removed(facts)
-	return slices.DeleteFunc(slices.Clone(held), func(role wire.Role) bool { return slices.Contains(removed, role) }), removed
+	return c.o.Registry.Part(facts)
 }
 
 // factsOf is what the deny set judges a certificate by.

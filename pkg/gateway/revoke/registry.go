@@ -1,6 +1,7 @@
 package revoke
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,8 +76,17 @@ func (r *Registry) Check(f Facts) *wire.Refusal {
 	return r.deny.Load().check(&f)
 }
 
-// Removed are the roles in f.Roles that a revocation took away; the rest is
-// what the request may still be judged with.
+// Part parts f.Roles into those that somebody may still be judged with and those
+// that a revocation took away.
+func (r *Registry) Part(f Facts) (left, removed []wire.Role) {
+	left, removed = f.Roles, r.Removed(f)
+	if len(removed) > 0 {
+		left = slices.DeleteFunc(slices.Clone(left), func(role wire.Role) bool { return slices.Contains(removed, role) })
+	}
+	return left, removed
+}
+
+// Removed are the roles in f.Roles that a revocation took away.
 func (r *Registry) Removed(f Facts) []wire.Role {
 	removed, _ := r.deny.Load().removed(&f)
 	return removed
